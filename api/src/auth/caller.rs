@@ -1,0 +1,87 @@
+//! The extractors that say who calls. Tokens never reach a log: they are in no `Debug`, and the line of a request
+//! has no query.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
+};
+use chat_domain::ids::UserId;
+
+use super::{TokenError, Verified, Verifier, verifier::LEEWAY};
+use crate::{
+    problem::{Code, Problem},
+    state::AppState,
+};
+
+/// Whoever holds the request's token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    pub user_id: UserId,
+    /// Seconds since the Unix epoch.
+    pub expires_at: u64,
+}
+
+impl Caller {
+    pub fn authenticate(verifier: &Verifier, token: Option<&str>) -> Result<Self, Problem> {
+        let Some(token) = token else { return Err(challenge(Problem::new(Code::TokenMissing), None)) };
+        match verifier.verify(token) {
+            Ok(Verified { user_id, expires_at }) => Ok(Self { user_id, expires_at }),
+            Err(error) => {
+                let code = if error == TokenError::Expired { Code::TokenExpired } else { Code::TokenInvalid };
+                let problem = Problem::new(code).detail(&error);
+                Err(challenge(problem, Some(&error)))
+            }
+        }
+    }
+
+    /// How long from now the token is good, with the leeway that the verifier grants. A year at most: timers have
+    /// bounds, and a stream that ends is opened again.
+    pub fn expires_in(&self) -> Duration {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+        let ends = Duration::from_secs(self.expires_at.saturating_add(LEEWAY));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        ends.saturating_sub(now).min(YEAR)
+    }
+}
+
+/// RFC 6750, section 3: no error where no token came.
+fn challenge(mut problem: Problem, error: Option<&TokenError>) -> Problem {
+    let realm = r#"Bearer realm="chat-system""#;
+    problem.challenge = Some(match error {
+        None => realm.to_owned(),
+        Some(error) => format!(r#"{realm}, error="invalid_token", error_description="{error}""#),
+    });
+    problem
+}
+
+impl FromRequestParts<AppState> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        Self::authenticate(&app.verifier, bearer(&parts.headers))
+    }
+}
+
+/// The caller of `/v1/events`: the header, or else `access_token` in the query.
+pub struct StreamCaller(pub Caller);
+
+impl FromRequestParts<AppState> for StreamCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let of_query = || query.into_iter().find(|(name, _)| name == "access_token").map(|(_, token)| token);
+        match bearer(&parts.headers) {
+            Some(token) => Caller::authenticate(&app.verifier, Some(token)),
+            None => Caller::authenticate(&app.verifier, of_query().as_deref()),
+        }
+        .map(Self)
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}

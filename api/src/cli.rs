@@ -1,0 +1,190 @@
+//! The command line.
+//!
+//! What is asked for wrongly is clap's to say (exit code 2). What is understood and refused, or fails, is one line on
+//! stderr and exit code 1.
+
+use std::{
+    error::Error,
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use chat_domain::ids::UserId;
+use clap::{Parser, Subcommand, ValueEnum, error::{ContextKind, ErrorKind}};
+
+use crate::{
+    auth::Signer,
+    config::{self, Config, Options},
+    maintenance, openapi, serve, telemetry,
+};
+
+/// The chat server: people and programs send messages to each other and never miss one.
+///
+/// Every option can also be given as an environment variable, as shown with it. An unknown variable that begins with
+/// CHAT_ is an error.
+#[derive(Parser)]
+#[command(name = "chat-system", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub options: Options,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Serve until SIGTERM or SIGINT (what happens without a command)
+    Serve,
+    /// Apply or undo the migrations of the database, or say which are applied
+    Migrate {
+        #[arg(value_enum)]
+        action: MigrateAction,
+        /// With `down`: go on although the log holds messages, which are lost
+        #[arg(long)]
+        discard_messages: bool,
+    },
+    /// Print a token, signed with the configured secret
+    Token {
+        /// The user id that the token is for
+        #[arg(long, value_name = "ID")]
+        user: String,
+        /// Seconds that the token is good for
+        #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
+        expires_in: u64,
+    },
+    /// Print the OpenAPI document
+    Openapi,
+    /// Compare the projections with the log; exit code 1 and a list when something differs
+    Verify,
+    /// Build the projections anew from the log
+    Rebuild,
+    /// The history of the log
+    Epoch {
+        #[command(subcommand)]
+        action: EpochAction,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MigrateAction {
+    /// Apply what is pending
+    Up,
+    /// Undo all
+    Down,
+    /// Say what is applied and what is pending
+    Status,
+}
+
+#[derive(Subcommand)]
+pub enum EpochAction {
+    /// Begin a new history: after a restore, when the log may have lost its end
+    New,
+}
+
+/// Runs the binary.
+pub fn run() -> ExitCode {
+    let cli = match parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(Refused::Usage(error)) => error.exit(),
+        Err(Refused::Value(line)) => return fail(&line),
+    };
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => fail(&format!("{error:#}")),
+    }
+}
+
+pub enum Refused {
+    Usage(clap::Error),
+    /// One line.
+    Value(String),
+}
+
+/// Parses the command line and the environment.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Refused> {
+    if let Some(line) = config::unknown_variable(std::env::vars_os().map(|(name, _)| name)) {
+        return Err(Refused::Value(line));
+    }
+    Cli::try_parse_from(args).map_err(|error| match value_refused(&error) {
+        Some(line) => Refused::Value(line),
+        None => Refused::Usage(error),
+    })
+}
+
+/// The line about an option that is right and whose value is not, wherever the value came from.
+fn value_refused(error: &clap::Error) -> Option<String> {
+    if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
+        return None;
+    }
+    let context = |kind| error.get(kind).map(ToString::to_string);
+    let option = context(ContextKind::InvalidArg)?;
+    let flag = option.split([' ', '=', '[']).next()?;
+    let variable = config::variable_of(flag.strip_prefix("--")?)?;
+    let given = context(ContextKind::InvalidValue)?;
+    let reason = match (error.source(), context(ContextKind::ValidValue)) {
+        (Some(source), _) => source.to_string(),
+        (None, Some(valid)) => format!("it is one of {valid}"),
+        (None, None) => "it is not valid".to_owned(),
+    };
+    Some(format!("{variable}: {given:?}: {reason}"))
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let done = |()| ExitCode::SUCCESS;
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Openapi => print(&openapi::pretty()).map(done),
+        Command::Token { user, expires_in } => print_token(&cli.options, &user, expires_in).map(done),
+        Command::Serve => with_config(cli.options, serve::serve).map(done),
+        Command::Migrate { action, discard_messages } => {
+            with_config(cli.options, |config| maintenance::migrate(config, action, discard_messages)).map(done)
+        }
+        Command::Rebuild => with_config(cli.options, maintenance::rebuild).map(done),
+        Command::Epoch { action: EpochAction::New } => {
+            with_config(cli.options, maintenance::renew_epoch).map(done)
+        }
+        Command::Verify => {
+            let same = with_config(cli.options, maintenance::verify)?;
+            Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
+}
+
+/// Begins to log, and runs what needs the whole configuration.
+fn with_config<F, T>(options: Options, run: impl FnOnce(Config) -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<T>>,
+{
+    let config = Config::try_from(options)?;
+    telemetry::start(telemetry::parse_filter(&config.log)?, config.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("the runtime cannot be started")?;
+    let outcome = runtime.block_on(run(config));
+    // Nothing that blocks may hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn print_token(options: &Options, user: &str, expires_in: u64) -> anyhow::Result<()> {
+    let user_id = UserId::parse(user).with_context(|| format!("--user {user:?}"))?;
+    let Some(secret) = options.jwt_secret()? else {
+        bail!(
+            "no secret is configured (CHAT_JWT_SECRET or CHAT_JWT_SECRET_FILE); a server without one gives \
+             development tokens: POST /dev/token {{\"user_id\":\"{user_id}\"}}"
+        );
+    };
+    let signed = Signer::hs256(secret.bytes()).sign(&user_id, expires_in).context("the token cannot be signed")?;
+    print(&format!("{}\n", signed.token))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("stdout cannot be written")
+}
+
+fn fail(line: &str) -> ExitCode {
+    // Where stderr is gone there is nobody to tell.
+    let _ = writeln!(io::stderr(), "chat-system: {line}");
+    ExitCode::FAILURE
+}

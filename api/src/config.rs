@@ -1,0 +1,199 @@
+//! The configuration: flags and environment variables, read once, checked before anything starts.
+//!
+//! [`Options`] is what was given, [`Config`] what it means. Errors name the variable, not only the flag: most
+//! configurations are written in files of variables.
+
+mod secret;
+mod variables;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use chat_domain::content::Content;
+use clap::{ArgAction, Args};
+
+pub use self::{secret::Secret, variables::{unknown_variable, variable_of}};
+use crate::telemetry::{self, LogFormat};
+
+/// What can be configured.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options (also as environment variables)")]
+pub struct Options {
+    /// Address and port to listen on. Anything but loopback needs a JWT secret
+    #[arg(long, global = true, env = "CHAT_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:3000")]
+    pub listen: SocketAddr,
+
+    /// The database: sqlite://PATH, or mysql://USER:PASSWORD@HOST:PORT/NAME (MySQL and MariaDB)
+    /// [default: sqlite://./data/chat.db]
+    #[arg(long, global = true, env = "CHAT_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
+
+    /// A file that holds the database's URL
+    #[arg(long, global = true, env = "CHAT_DATABASE_URL_FILE", value_name = "PATH")]
+    pub database_url_file: Option<PathBuf>,
+
+    /// Connections to the database for reading; the writer has one more of its own
+    #[arg(long, global = true, env = "CHAT_DATABASE_CONNECTIONS", value_name = "COUNT", default_value_t = 8)]
+    pub database_connections: u32,
+
+    /// The secret that tokens are signed with (HS256): 32 bytes or more. Without one the server runs in development
+    /// mode: on loopback only, and POST /dev/token gives a token to anybody on this machine
+    #[arg(long, global = true, env = "CHAT_JWT_SECRET", hide_env_values = true, value_name = "SECRET")]
+    pub jwt_secret: Option<String>,
+
+    /// A file that holds the JWT secret. A line break at its end does not count
+    #[arg(long, global = true, env = "CHAT_JWT_SECRET_FILE", value_name = "PATH")]
+    pub jwt_secret_file: Option<PathBuf>,
+
+    /// Apply pending migrations when `serve` starts: true or false
+    #[arg(long, global = true, env = "CHAT_MIGRATE", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    pub migrate: bool,
+
+    /// Serve although the database may lose what was acknowledged, with a warning
+    #[arg(
+        long, global = true, env = "CHAT_ALLOW_LAX_DURABILITY", value_name = "BOOL", default_value_t = false,
+        action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+    )]
+    pub allow_lax_durability: bool,
+
+    /// What is logged, as a filter of the Rust crate tracing: info, or debug,chat_api=trace
+    #[arg(long, global = true, env = "CHAT_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// The form of the log on stderr
+    #[arg(long, global = true, env = "CHAT_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// The largest content of a message, in bytes: at most 16777216 (16 MiB)
+    #[arg(long, global = true, env = "CHAT_CONTENT_LIMIT", value_name = "BYTES", default_value_t = Content::DEFAULT_LIMIT)]
+    pub content_limit: usize,
+
+    /// How many commands may wait to be written before more are refused
+    #[arg(long, global = true, env = "CHAT_QUEUE_COMMANDS", value_name = "COUNT", default_value_t = 4096)]
+    pub queue_commands: usize,
+
+    /// How many commands are written in one transaction at most
+    #[arg(long, global = true, env = "CHAT_BATCH_COMMANDS", value_name = "COUNT", default_value_t = 256)]
+    pub batch_commands: usize,
+
+    /// How many bytes of commands are written in one transaction at most; one command always fits
+    #[arg(long, global = true, env = "CHAT_BATCH_BYTES", value_name = "BYTES", default_value_t = 1 << 20)]
+    pub batch_bytes: usize,
+
+    /// The longest pause between two looks at what other nodes wrote, in milliseconds
+    #[arg(long, global = true, env = "CHAT_POLL_MS", value_name = "MILLISECONDS", default_value_t = 50)]
+    pub poll_ms: u64,
+
+    /// The longest silence of a stream, in seconds
+    #[arg(long, global = true, env = "CHAT_HEARTBEAT_S", value_name = "SECONDS", default_value_t = 15)]
+    pub heartbeat_s: u64,
+
+    /// How long a command may take before its outcome is given up, in milliseconds
+    #[arg(long, global = true, env = "CHAT_COMMAND_TIMEOUT_MS", value_name = "MILLISECONDS", default_value_t = 10_000)]
+    pub command_timeout_ms: u64,
+
+    /// How long connections may take to end when the server stops, in seconds
+    #[arg(long, global = true, env = "CHAT_SHUTDOWN_TIMEOUT_S", value_name = "SECONDS", default_value_t = 10)]
+    pub shutdown_timeout_s: u64,
+}
+
+/// What the server runs with.
+#[derive(Debug)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub database_url: Secret,
+    pub database_connections: u32,
+    /// None: development mode.
+    pub jwt_secret: Option<Secret>,
+    pub migrate: bool,
+    pub allow_lax_durability: bool,
+    pub log: String,
+    pub log_format: LogFormat,
+    pub content_limit: usize,
+    pub queue_commands: usize,
+    pub batch_commands: usize,
+    pub batch_bytes: usize,
+    pub poll: Duration,
+    pub heartbeat: Duration,
+    pub command_timeout: Duration,
+    pub shutdown_timeout: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{variable} and {variable}_FILE are both given: give one of them")]
+    GivenTwice { variable: &'static str },
+    #[error("{variable}_FILE: {} cannot be read", path.display())]
+    File { variable: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{variable}: {reason}")]
+    Value { variable: &'static str, reason: String },
+}
+
+fn value(variable: &'static str, reason: impl ToString) -> ConfigError {
+    ConfigError::Value { variable, reason: reason.to_string() }
+}
+
+impl TryFrom<Options> for Config {
+    type Error = ConfigError;
+
+    fn try_from(options: Options) -> Result<Self, ConfigError> {
+        let jwt_secret = options.jwt_secret()?;
+        if jwt_secret.is_none() && !options.listen.ip().to_canonical().is_loopback() {
+            let reason = format!(
+                "{} can be reached from elsewhere, and without CHAT_JWT_SECRET anybody would get a token: set the \
+                 secret, or listen on 127.0.0.1",
+                options.listen
+            );
+            return Err(value("CHAT_LISTEN", reason));
+        }
+        telemetry::parse_filter(&options.log).map_err(|error| value("CHAT_LOG", error))?;
+        Ok(Self {
+            listen: options.listen,
+            database_url: options.database_url()?,
+            database_connections: within(
+                "CHAT_DATABASE_CONNECTIONS",
+                options.database_connections,
+                1,
+                1000,
+            )?,
+            jwt_secret,
+            migrate: options.migrate,
+            allow_lax_durability: options.allow_lax_durability,
+            log_format: options.log_format,
+            content_limit: within("CHAT_CONTENT_LIMIT", options.content_limit, 1, Content::MAX_LIMIT)?,
+            queue_commands: within("CHAT_QUEUE_COMMANDS", options.queue_commands, 1, 1_000_000)?,
+            batch_commands: within("CHAT_BATCH_COMMANDS", options.batch_commands, 1, 10_000)?,
+            batch_bytes: within("CHAT_BATCH_BYTES", options.batch_bytes, 1, 64 << 20)?,
+            poll: Duration::from_millis(within("CHAT_POLL_MS", options.poll_ms, 1, 10_000)?),
+            heartbeat: Duration::from_secs(within("CHAT_HEARTBEAT_S", options.heartbeat_s, 1, 300)?),
+            command_timeout: Duration::from_millis(within(
+                "CHAT_COMMAND_TIMEOUT_MS",
+                options.command_timeout_ms,
+                100,
+                600_000,
+            )?),
+            shutdown_timeout: Duration::from_secs(within(
+                "CHAT_SHUTDOWN_TIMEOUT_S",
+                options.shutdown_timeout_s,
+                0,
+                3600,
+            )?),
+            log: options.log,
+        })
+    }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    variable: &'static str,
+    given: T,
+    least: T,
+    most: T,
+) -> Result<T, ConfigError> {
+    if (&least..=&most).contains(&&given) {
+        Ok(given)
+    } else {
+        Err(value(variable, format!("{given} is not within {least} to {most}")))
+    }
+}
+
+#[cfg(test)]
+mod tests;

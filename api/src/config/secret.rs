@@ -1,0 +1,76 @@
+//! Values that no log and no error shows, given directly or in a file.
+
+use std::{fmt, fs, path::PathBuf};
+
+use super::{ConfigError, Options, value};
+
+const DEFAULT_DATABASE: &str = "sqlite://./data/chat.db";
+const JWT_SECRET_LEAST: usize = 32;
+
+/// Text that `Debug` does not show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+impl Options {
+    /// The secret that tokens are signed with. An empty one is refused like any other that is too short: a variable
+    /// that was left empty by mistake does not switch development mode on.
+    pub fn jwt_secret(&self) -> Result<Option<Secret>, ConfigError> {
+        let variable = "CHAT_JWT_SECRET";
+        let secret = given(variable, self.jwt_secret.as_ref(), self.jwt_secret_file.as_ref())?;
+        match &secret {
+            Some(secret) if secret.0.len() < JWT_SECRET_LEAST => {
+                let reason = format!("{} bytes are too few, {JWT_SECRET_LEAST} are needed", secret.0.len());
+                Err(value(variable, reason))
+            }
+            _ => Ok(secret),
+        }
+    }
+
+    pub fn database_url(&self) -> Result<Secret, ConfigError> {
+        let variable = "CHAT_DATABASE_URL";
+        let url = given(variable, self.database_url.as_ref(), self.database_url_file.as_ref())?;
+        let url = url.unwrap_or_else(|| Secret(DEFAULT_DATABASE.to_owned()));
+        // The URL may hold a password: the error shows only how it begins.
+        match url.0.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite" | "mysql") => Ok(url),
+            Some(scheme) if scheme.len() <= 16 && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+                Err(value(variable, format!("{scheme}: is not known here, only sqlite: and mysql: (MariaDB too) are")))
+            }
+            _ => Err(value(variable, "a URL begins with sqlite: or mysql:")),
+        }
+    }
+}
+
+fn given(
+    variable: &'static str,
+    text: Option<&String>,
+    file: Option<&PathBuf>,
+) -> Result<Option<Secret>, ConfigError> {
+    match (text, file) {
+        (Some(_), Some(_)) => Err(ConfigError::GivenTwice { variable }),
+        (Some(text), None) => Ok(Some(Secret(text.clone()))),
+        (None, Some(path)) => {
+            let text = fs::read_to_string(path)
+                .map_err(|source| ConfigError::File { variable, path: path.clone(), source })?;
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            Ok(Some(Secret(text.strip_suffix('\r').unwrap_or(text).to_owned())))
+        }
+        (None, None) => Ok(None),
+    }
+}

@@ -1,0 +1,7 @@
+//! `chat-system`, the binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    chat_api::cli::run()
+}

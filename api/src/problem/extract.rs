@@ -1,0 +1,115 @@
+//! Axum's extractors with problems for rejections.
+
+use std::time::Duration;
+
+use axum::{
+    body::Bytes,
+    extract::{
+        FromRequest, FromRequestParts, Request,
+        path::ErrorKind,
+        rejection::PathRejection,
+    },
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE, request::Parts},
+};
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use super::{Code, Problem};
+
+/// How long a body may take, from the end of the request's head: a client that sends a byte now and then holds a
+/// connection and a buffer.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// A JSON body. Fields that are not known are ignored: a newer client may send more. Wrong JSON is `json_invalid`,
+/// JSON of the wrong form `body_invalid` with a pointer to what is wrong.
+pub struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(Problem::new(Code::MediaTypeUnsupported));
+        }
+        let body = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await;
+        let body = body.map_err(|_| Problem::new(Code::BodyTimeout))?;
+        let body = body.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge),
+            _ => Problem::new(Code::BodyIncomplete),
+        })?;
+        parse_json(&body).map(Self)
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let essence = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = essence.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let pointer = pointer(error.path());
+        let error = error.into_inner();
+        match error.classify() {
+            Category::Data => Problem::new(Code::BodyInvalid).at(pointer, error),
+            Category::Syntax | Category::Eof | Category::Io => Problem::new(Code::JsonInvalid).detail(error),
+        }
+    })?;
+    json.end().map_err(|error| Problem::new(Code::JsonInvalid).detail(error))?;
+    Ok(value)
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let segments = path.iter().map(|segment| match segment {
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Segment::Enum { .. } | Segment::Unknown => String::new(),
+    });
+    segments.collect()
+}
+
+/// The parameters of the query. Those that are not known are ignored, a known one twice is refused.
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = parts.uri.query().unwrap_or_default();
+        let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+        serde_path_to_error::deserialize(pairs).map(Self).map_err(|error| {
+            let name = error.path().iter().next().map(ToString::to_string);
+            let problem = Problem::new(Code::ParameterInvalid);
+            match name {
+                Some(name) => problem.at_parameter(name, error.into_inner()),
+                None => problem.detail(error.into_inner()),
+            }
+        })
+    }
+}
+
+/// The parameters of the path.
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = axum::extract::Path::from_request_parts(parts, state).await;
+        path.map(|axum::extract::Path(value)| Self(value)).map_err(|rejection| {
+            let PathRejection::FailedToDeserializePathParams(failure) = rejection else {
+                return Problem::new(Code::Internal);
+            };
+            let problem = Problem::new(Code::ParameterInvalid);
+            match failure.kind() {
+                ErrorKind::ParseErrorAtKey { key, .. }
+                | ErrorKind::DeserializeError { key, .. }
+                | ErrorKind::InvalidUtf8InPathParam { key } => problem.at_parameter(key, failure.kind()),
+                other => problem.detail(other),
+            }
+        })
+    }
+}

@@ -1,0 +1,105 @@
+//! What stands around all routes: the request's id, the body of every problem, the line in the log, and the headers
+//! that every answer has.
+
+use std::{any::Any, time::Instant};
+
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{
+            CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+        },
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tracing::Instrument;
+
+use super::{Code, Problem};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the log and a problem call a request: the caller's `X-Request-Id` if it is 1 to 64 of
+/// `A-Z a-z 0-9 . _ -`, else 32 hex digits of our own.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub HeaderValue);
+
+impl RequestId {
+    fn of(headers: &HeaderMap) -> Self {
+        let sane = |value: &&HeaderValue| {
+            let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
+            (1..=64).contains(&value.len()) && value.as_bytes().iter().all(allowed)
+        };
+        let drawn = || HeaderValue::from_str(&format!("{:032x}", rand::random::<u128>()));
+        match headers.get(X_REQUEST_ID).filter(sane) {
+            Some(value) => Self(value.clone()),
+            None => Self(drawn().unwrap_or_else(|_| HeaderValue::from_static("none"))),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+pub async fn finish(mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let id = RequestId::of(request.headers());
+    request.extensions_mut().insert(id.clone());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let span = tracing::info_span!("request", request.id = id.as_str());
+
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let status = response.status();
+    let problem = response.extensions_mut().remove::<Problem>();
+    let problem = problem.or_else(|| is_bare(&response).then(|| Problem::from(status)));
+    let code = problem.as_ref().map(|problem| problem.code.as_str());
+    if let Some(problem) = problem {
+        write_body(&mut response, &problem, &id);
+    }
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, id.0);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // What the doors answer belongs to one person, at one moment.
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+
+    let _entered = span.enter();
+    let route = route.as_ref().map(MatchedPath::as_str);
+    let (status, duration_ms) = (status.as_u16(), begun.elapsed().as_secs_f64() * 1000.0);
+    // The path without its query, which may hold a token, and quoted: anybody can ask for any path.
+    if status < 400 {
+        tracing::debug!(%method, ?path, route, status, duration_ms, "answered");
+    } else {
+        tracing::info!(%method, ?path, route, status, code, duration_ms, "refused");
+    }
+    response
+}
+
+/// A refusal that no handler of ours made.
+fn is_bare(response: &Response) -> bool {
+    let status = response.status();
+    let refused = status.is_client_error() || status.is_server_error();
+    refused && status != StatusCode::UPGRADE_REQUIRED
+}
+
+/// Headers of the problem stay (`Allow`, `Retry-After`), those of the body that was there do not.
+fn write_body(response: &mut Response, problem: &Problem, id: &RequestId) {
+    let body = serde_json::to_vec(&problem.body(Some(id.as_str()))).unwrap_or_default();
+    *response.status_mut() = problem.code.status();
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(challenge) = problem.challenge.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+        headers.insert(WWW_AUTHENTICATE, challenge);
+    }
+    *response.body_mut() = Body::from(body);
+}
+
+/// The answer when a handler panicked. The panic hook has logged it.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that tower-http asks for")]
+pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    Problem::new(Code::Internal).into_response()
+}

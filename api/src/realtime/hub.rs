@@ -1,0 +1,314 @@
+//! Who is subscribed, and what they are handed as the tail passes it on.
+//!
+//! The hub takes what the tail publishes and puts it into the inboxes of those who may see it. It never waits for a
+//! reader: an inbox that is full is emptied and marked, and its subscription goes back to the database.
+//!
+//! Publishing events, moving the position and arming an inbox happen under one lock. So an inbox that was armed at
+//! position p holds every event after p, and no heartbeat says that the log was examined further than what was
+//! handed out.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use chat_domain::{
+    Position,
+    cursor::{After, Cursor},
+    event::Recorded,
+    ids::UserId,
+    ports::{Head, Outbox, StoreError},
+};
+use chat_infrastructure::tail::{Publish, TailHandle};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::subscription::{Greeting, ResetReason, Subscription};
+
+#[derive(Debug, Clone)]
+pub struct HubOptions {
+    /// How often a quiet subscription says how far the log was examined for it.
+    pub heartbeat: Duration,
+    /// How many events, and how many bytes of them, wait for one reader before it goes back to the database.
+    pub inbox_events: usize,
+    pub inbox_bytes: usize,
+}
+
+impl Default for HubOptions {
+    fn default() -> Self {
+        Self { heartbeat: Duration::from_secs(15), inbox_events: 128, inbox_bytes: 64 << 10 }
+    }
+}
+
+/// The server has not yet read the log, or cannot read it now. It may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the log cannot be read now")]
+pub struct Starting;
+
+#[derive(Clone)]
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) options: HubOptions,
+    pub(super) outbox: Arc<dyn Outbox>,
+    pub(super) closing: CancellationToken,
+    tail: Mutex<Option<TailHandle>>,
+    state: Mutex<State>,
+    /// Follows the position in `state`, for those who wait for it.
+    moved: watch::Sender<Position>,
+    live: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// How far the tail has come; none before it began.
+    at: Option<Cursor>,
+    /// Grows when the log lost its end under the readers.
+    generation: u64,
+    inboxes: HashMap<UserId, Vec<Arc<Inbox>>>,
+}
+
+/// How long a reader waits for this node's tail to reach a cursor that another node gave out.
+const BEHIND_LIMIT: Duration = Duration::from_secs(3);
+
+impl Hub {
+    pub fn new(outbox: Arc<dyn Outbox>, options: HubOptions) -> Self {
+        let shared = Shared {
+            options,
+            outbox,
+            closing: CancellationToken::new(),
+            tail: Mutex::default(),
+            state: Mutex::default(),
+            moved: watch::Sender::new(0),
+            live: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Lets the hub ask the tail to look, when a reader knows of something that it does not.
+    pub fn attach(&self, tail: TailHandle) {
+        *self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
+    }
+
+    /// Ends every subscription with `closing`, and gives out no new ones.
+    pub fn close(&self) {
+        self.shared.closing.cancel();
+    }
+
+    /// How many subscriptions there are.
+    pub fn subscriptions(&self) -> u64 {
+        self.shared.live.load(Ordering::Relaxed)
+    }
+
+    /// Begins a stream of what `user` may see. Its first delivery is `ready` or `reset`.
+    pub async fn subscribe(&self, user: UserId, after: After) -> Result<Subscription, Starting> {
+        let cursor = match after {
+            After::Now => None,
+            After::Beginning => Some(None),
+            After::Cursor(cursor) => Some(Some(cursor)),
+        };
+        let greeting = match cursor {
+            None => Greeting::Ready { position: None },
+            Some(cursor) => self.greet(cursor).await.map_err(|error| {
+                warn!(error = %error, "a reader cannot be resumed now");
+                Starting
+            })?,
+        };
+        let inbox = Arc::new(Inbox::default());
+        {
+            let mut state = self.shared.lock();
+            if state.at.is_none() || self.shared.closing.is_cancelled() {
+                return Err(Starting);
+            }
+            state.inboxes.entry(user.clone()).or_default().push(inbox.clone());
+        }
+        self.shared.live.fetch_add(1, Ordering::Relaxed);
+        Subscription::begin(self.shared.clone(), user, inbox, greeting).ok_or(Starting)
+    }
+
+    /// Decides whether everything after a cursor can be given.
+    async fn greet(&self, cursor: Option<Cursor>) -> Result<Greeting, StoreError> {
+        let head = self.shared.outbox.head().await?;
+        let oldest = head.oldest;
+        let reset = |reason| Ok(Greeting::Reset { reason, oldest });
+        let position = match &cursor {
+            None => 0,
+            Some(cursor) if cursor.epoch == head.epoch && cursor.position > head.position => {
+                return reset(ResetReason::Ahead);
+            }
+            Some(cursor) if cursor.epoch == head.epoch => cursor.position,
+            Some(cursor) => {
+                let earlier = self.shared.outbox.earlier_epochs().await?;
+                let end = earlier.iter().find(|end| end.epoch == cursor.epoch);
+                if end.is_none_or(|end| cursor.position > end.last_position) {
+                    return reset(ResetReason::OtherEpoch);
+                }
+                cursor.position
+            }
+        };
+        if position + 1 < head.oldest {
+            return reset(ResetReason::Pruned);
+        }
+        self.wait_for(&head, position).await?;
+        Ok(Greeting::Ready { position: Some(position) })
+    }
+
+    /// Another node may have given out a cursor, or begun an epoch, that this node's tail has not reached yet.
+    async fn wait_for(&self, head: &Head, position: Position) -> Result<(), StoreError> {
+        let reached = || {
+            let state = self.shared.lock();
+            state.at.as_ref().is_some_and(|at| at.epoch == head.epoch && at.position >= position)
+        };
+        let mut moved = self.shared.moved.subscribe();
+        let waiting = async {
+            while !reached() {
+                if let Some(tail) = &*self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner) {
+                    tail.poke();
+                }
+                if moved.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(BEHIND_LIMIT, waiting).await.map_err(|late| StoreError::Unavailable(Box::new(late)))
+    }
+}
+
+impl Publish for Hub {
+    fn publish(&self, events: &[Arc<Recorded>], at: &Cursor) {
+        let mut state = self.shared.lock();
+        for event in events {
+            for user in event.audience() {
+                for inbox in state.inboxes.get(user).into_iter().flatten() {
+                    inbox.put(event, &self.shared.options);
+                }
+            }
+        }
+        state.at = Some(at.clone());
+        drop(state);
+        self.shared.moved.send_replace(at.position);
+    }
+
+    fn restart(&self, at: &Cursor) {
+        let mut state = self.shared.lock();
+        state.generation += 1;
+        state.at = Some(at.clone());
+        for inbox in state.inboxes.values().flatten() {
+            inbox.overflow();
+        }
+        drop(state);
+        self.shared.moved.send_replace(at.position);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far everything has been handed out, and in which life of the log.
+    pub(super) fn at(&self) -> Option<(Cursor, u64)> {
+        let state = self.lock();
+        state.at.clone().map(|at| (at, state.generation))
+    }
+
+    /// From the returned position on, every event for the inbox's user is put into it.
+    pub(super) fn arm(&self, inbox: &Inbox) -> Option<(Cursor, u64)> {
+        let state = self.lock();
+        inbox.arm();
+        state.at.clone().map(|at| (at, state.generation))
+    }
+
+    pub(super) fn remove(&self, user: &UserId, inbox: &Arc<Inbox>) {
+        let mut state = self.lock();
+        if let Some(inboxes) = state.inboxes.get_mut(user) {
+            inboxes.retain(|other| !Arc::ptr_eq(other, inbox));
+            if inboxes.is_empty() {
+                state.inboxes.remove(user);
+            }
+        }
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The live events that wait for one reader. It holds nothing until it is armed.
+#[derive(Default)]
+pub(super) struct Inbox {
+    held: Mutex<Held>,
+    filled: Notify,
+}
+
+#[derive(Default)]
+struct Held {
+    armed: bool,
+    events: VecDeque<Arc<Recorded>>,
+    bytes: usize,
+}
+
+pub(super) enum Taken {
+    Event(Arc<Recorded>),
+    /// Nothing waits.
+    Nothing,
+    /// It was full, or never armed: what it would hold has to be read from the database.
+    Overflowed,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arm(&self) {
+        *self.lock() = Held { armed: true, ..Held::default() };
+    }
+
+    fn put(&self, event: &Arc<Recorded>, options: &HubOptions) {
+        let mut held = self.lock();
+        if !held.armed {
+            return;
+        }
+        held.bytes += event.weight();
+        held.events.push_back(event.clone());
+        // One event of any size always fits.
+        let too_many = held.events.len() > options.inbox_events;
+        if too_many || (held.bytes > options.inbox_bytes && held.events.len() > 1) {
+            *held = Held::default();
+        }
+        drop(held);
+        self.filled.notify_one();
+    }
+
+    fn overflow(&self) {
+        *self.lock() = Held::default();
+        self.filled.notify_one();
+    }
+
+    pub(super) fn take(&self) -> Taken {
+        let mut held = self.lock();
+        match held.events.pop_front() {
+            Some(event) => {
+                held.bytes -= event.weight();
+                Taken::Event(event)
+            }
+            None if held.armed => Taken::Nothing,
+            None => Taken::Overflowed,
+        }
+    }
+
+    /// Waits until something may have changed.
+    pub(super) async fn changed(&self) {
+        self.filled.notified().await;
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        let held = self.lock();
+        held.armed && held.events.is_empty()
+    }
+}

@@ -1,0 +1,281 @@
+//! One reader's stream of deliveries, from one cursor on, for every door alike.
+//!
+//! It catches up from the database in pages, then arms its inbox and reads the rest up to the position at which it
+//! was armed, then goes on live. So nothing falls between and nothing comes twice: an event at or below that position
+//! is in the last page, one above it in the inbox. When the inbox overflows, the subscription goes back to catching
+//! up from its own cursor. A slow reader costs time for itself and the memory of one page and one inbox.
+//!
+//! Each delivery carries `prev`, the cursor of the one before it: whoever finds another `prev` has lost something.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use chat_domain::{
+    Position,
+    cursor::Cursor,
+    event::Recorded,
+    ids::UserId,
+    ports::{Page, PageLimit, PageRange},
+};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::hub::{Inbox, Shared, Taken};
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Delivery {
+    /// Complete from this cursor on.
+    Ready { cursor: Cursor, head: Position },
+    /// Not complete: reload. The stream goes on live from this cursor.
+    Reset { cursor: Cursor, reason: ResetReason, oldest: Position },
+    Event { cursor: Cursor, prev: Cursor, event: Arc<Recorded> },
+    /// The log was examined up to this cursor, and held nothing more for this reader.
+    Heartbeat { cursor: Cursor, prev: Cursor },
+    /// The last delivery.
+    Closing { code: &'static str, retry_after: u32 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetReason {
+    /// The cursor is past the end of the log.
+    Ahead,
+    /// The cursor belongs to another history.
+    OtherEpoch,
+    /// What follows the cursor is not there any more.
+    Pruned,
+}
+
+impl ResetReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ahead => "ahead",
+            Self::OtherEpoch => "other_epoch",
+            Self::Pruned => "pruned",
+        }
+    }
+}
+
+pub(super) enum Greeting {
+    Ready {
+        /// Where the reader was, or nothing for one that begins now.
+        position: Option<Position>,
+    },
+    Reset {
+        reason: ResetReason,
+        oldest: Position,
+    },
+}
+
+/// What a page holds at most: a stalled reader keeps one.
+const PAGE: PageLimit = PageLimit { events: 128, bytes: 96 << 10 };
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
+const RETRY_AFTER_SHUTDOWN_S: u32 = 2;
+
+pub struct Subscription {
+    shared: Arc<Shared>,
+    user: UserId,
+    inbox: Arc<Inbox>,
+    greeting: Option<Delivery>,
+    /// Events read from the database and not delivered yet.
+    page: VecDeque<Arc<Recorded>>,
+    /// Everything for the user up to here was delivered, once `page` is empty.
+    examined: Position,
+    /// The cursor of the last delivery.
+    last: Cursor,
+    generation: u64,
+    mode: Mode,
+    heartbeat_at: Instant,
+    closed: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Mode {
+    /// Reading the database, in windows of this width, up to where the tail is.
+    CatchingUp { width: Position },
+    /// The inbox holds everything after the position at which it was armed; the pages up to it are still read.
+    Joining { armed_at: Position, width: Position },
+    Live,
+}
+
+impl Subscription {
+    /// `None` where the tail has not begun.
+    pub(super) fn begin(shared: Arc<Shared>, user: UserId, inbox: Arc<Inbox>, greeting: Greeting) -> Option<Self> {
+        let resumes = matches!(greeting, Greeting::Ready { position: Some(_) });
+        let at = if resumes { shared.at() } else { shared.arm(&inbox) };
+        let Some((at, generation)) = at else {
+            shared.remove(&user, &inbox);
+            return None;
+        };
+        let examined = match greeting {
+            Greeting::Ready { position: Some(position) } => position,
+            _ => at.position,
+        };
+        let cursor = Cursor { epoch: at.epoch, position: examined };
+        let delivery = match greeting {
+            Greeting::Ready { .. } => Delivery::Ready { cursor: cursor.clone(), head: at.position },
+            Greeting::Reset { reason, oldest } => Delivery::Reset { cursor: cursor.clone(), reason, oldest },
+        };
+        let mode = if resumes { Mode::CatchingUp { width: PageRange::WHOLE } } else { Mode::Live };
+        Some(Self {
+            heartbeat_at: Instant::now() + shared.options.heartbeat,
+            shared,
+            user,
+            inbox,
+            greeting: Some(delivery),
+            page: VecDeque::new(),
+            examined,
+            last: cursor,
+            generation,
+            mode,
+            closed: false,
+        })
+    }
+
+    /// Whether everything that the tail has passed on was delivered.
+    pub fn is_caught_up(&self) -> bool {
+        self.greeting.is_none()
+            && self.page.is_empty()
+            && matches!(self.mode, Mode::Live)
+            && self.inbox.is_quiet()
+    }
+
+    /// The cursor of the last delivery.
+    pub fn cursor(&self) -> &Cursor {
+        &self.last
+    }
+
+    /// Waits for the next delivery. Cancel safe: what was not returned comes with the next call.
+    pub async fn next(&mut self) -> Delivery {
+        loop {
+            if let Some(greeting) = self.greeting.take() {
+                return greeting;
+            }
+            if self.closed {
+                return std::future::pending().await;
+            }
+            if self.shared.closing.is_cancelled() {
+                self.closed = true;
+                return Delivery::Closing { code: "shutdown", retry_after: RETRY_AFTER_SHUTDOWN_S };
+            }
+            if let Some(event) = self.page.pop_front() {
+                return self.event(event);
+            }
+            if let Some(delivery) = self.advance().await {
+                return delivery;
+            }
+        }
+    }
+
+    /// One step towards the next delivery, with nothing of a page left.
+    async fn advance(&mut self) -> Option<Delivery> {
+        let (at, generation) = self.shared.at()?;
+        if generation != self.generation {
+            return Some(self.restart());
+        }
+        match self.mode {
+            Mode::CatchingUp { width } if self.examined < at.position => {
+                let width = self.read(at.position, width).await?;
+                self.mode = Mode::CatchingUp { width };
+            }
+            Mode::CatchingUp { width } => {
+                let (at, _) = self.shared.arm(&self.inbox)?;
+                self.mode = Mode::Joining { armed_at: at.position, width };
+            }
+            Mode::Joining { armed_at, width } if self.examined < armed_at => {
+                let width = self.read(armed_at, width).await?;
+                self.mode = Mode::Joining { armed_at, width };
+            }
+            Mode::Joining { .. } => self.mode = Mode::Live,
+            Mode::Live => return self.live().await,
+        }
+        None
+    }
+
+    async fn live(&mut self) -> Option<Delivery> {
+        match self.inbox.take() {
+            Taken::Event(event) if event.position <= self.examined => return None,
+            Taken::Event(event) => return Some(self.event(event)),
+            Taken::Overflowed => {
+                self.mode = Mode::CatchingUp { width: PageRange::WHOLE };
+                return None;
+            }
+            Taken::Nothing => {}
+        }
+        tokio::select! {
+            () = self.inbox.changed() => None,
+            () = self.shared.closing.cancelled() => None,
+            () = tokio::time::sleep_until(self.heartbeat_at) => self.heartbeat(),
+        }
+    }
+
+    /// Reads a page up to a position, and returns the width for the next one. While the database is away, a heartbeat
+    /// at the old cursor says that the stream lives.
+    async fn read(&mut self, up_to: Position, width: Position) -> Option<Position> {
+        let range = PageRange { after: self.examined, up_to, width };
+        let page = tokio::select! {
+            page = self.shared.outbox.page(&self.user, range, PAGE) => page,
+            () = self.shared.closing.cancelled() => return None,
+        };
+        match page {
+            Ok(Page { events, complete_to, next_width }) => {
+                self.page = events.into();
+                self.examined = complete_to;
+                Some(next_width)
+            }
+            Err(error) => {
+                warn!(error = %error, "a page for a reader cannot be read; it is tried again");
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE_AFTER_FAILURE) => {}
+                    () = self.shared.closing.cancelled() => {}
+                }
+                None
+            }
+        }
+    }
+
+    fn event(&mut self, event: Arc<Recorded>) -> Delivery {
+        self.examined = self.examined.max(event.position);
+        let (cursor, prev) = self.step(event.position);
+        Delivery::Event { cursor, prev, event }
+    }
+
+    /// Says how far the log was examined. The position is read before the inbox is found empty: what lies at or below
+    /// it had been put there.
+    fn heartbeat(&mut self) -> Option<Delivery> {
+        let (at, generation) = self.shared.at()?;
+        if generation != self.generation || !self.inbox.is_quiet() {
+            return None;
+        }
+        self.examined = self.examined.max(at.position);
+        let (cursor, prev) = self.step(self.examined);
+        Some(Delivery::Heartbeat { cursor, prev })
+    }
+
+    /// The log lost its end: what was delivered from there is not so any more.
+    fn restart(&mut self) -> Delivery {
+        let Some((at, generation)) = self.shared.arm(&self.inbox) else {
+            self.closed = true;
+            return Delivery::Closing { code: "starting", retry_after: RETRY_AFTER_SHUTDOWN_S };
+        };
+        self.page.clear();
+        self.examined = at.position;
+        self.generation = generation;
+        self.mode = Mode::Live;
+        self.last = at.clone();
+        Delivery::Reset { cursor: at, reason: ResetReason::OtherEpoch, oldest: 1 }
+    }
+
+    /// Moves the chain on to a position.
+    fn step(&mut self, position: Position) -> (Cursor, Cursor) {
+        self.heartbeat_at = Instant::now() + self.shared.options.heartbeat;
+        let epoch = self.shared.at().map_or_else(|| self.last.epoch.clone(), |(at, _)| at.epoch);
+        let cursor = Cursor { epoch, position };
+        let prev = std::mem::replace(&mut self.last, cursor.clone());
+        (cursor, prev)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.shared.remove(&self.user, &self.inbox);
+    }
+}

@@ -1,0 +1,112 @@
+//! `/v1/events`: what happens, as Server-Sent Events or as a long poll, from one subscription each.
+
+mod accept;
+mod poll;
+mod sse;
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, header::ACCEPT},
+    response::Response,
+};
+use chat_domain::cursor::After;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use self::accept::Form;
+use super::messages::limit;
+use crate::{
+    auth::StreamCaller,
+    problem::{Code, Problem, Query},
+    state::AppState,
+    wire::EventPage,
+};
+
+const LAST_EVENT_ID: &str = "last-event-id";
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct StreamEvents {
+    /// Go on after this cursor. `0`: from the beginning. Absent: from now.
+    #[param(example = "k7f3q2:4177")]
+    after: Option<String>,
+    /// Long poll: how many seconds to wait for the first event.
+    #[param(minimum = 0, maximum = 60, default = 25)]
+    wait: Option<u64>,
+    /// Long poll: how many events at most.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
+    /// The token, for a client that cannot send headers.
+    #[expect(dead_code, reason = "for the document: the extractor of the caller reads it")]
+    access_token: Option<String>,
+}
+
+/// Follow what happens
+///
+/// With `Accept: text/event-stream` a stream (SSE): first `ready`, or `reset` when the cursor is lost, then events
+/// without a name and `heartbeat`s, at the end `closing`. Each `data:` is a JSON object, each `id:` the cursor to go on
+/// after, so that a browser's `EventSource` resumes by itself. When the server cannot serve now, the answer is still
+/// 200 with a `closing`: any other status would end an `EventSource` for good.
+///
+/// Otherwise a long poll: the events after the cursor as soon as there is one, or none after `wait` seconds. A lost
+/// cursor is 410 `cursor_reset`, with the fields of `reset`: `cursor` to go on after, `reason`, `oldest`.
+///
+/// Types and fields of events, and named events, may come: ignore those that you do not know, and go on from their
+/// cursor all the same.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events",
+    params(StreamEvents, ("Last-Event-ID" = Option<String>, Header, description = "Wins over `after`", example = "k7f3q2:4177")),
+    responses((status = 200, description = "A stream, or a page", content(
+        (EventPage<'_> = "application/json"),
+        (String = "text/event-stream", example = "retry: 2000\n\nevent: ready\nid: k7f3q2:4177\ndata: {\"cursor\":\"k7f3q2:4177\",\"head\":5230,\"user_id\":\"alice\",\"heartbeat_s\":15}\n\nid: k7f3q2:4182\ndata: {\"cursor\":\"k7f3q2:4182\",\"prev\":\"k7f3q2:4177\",\"position\":4182,\"type\":\"message.sent\"}\n\n"),
+    ))),
+)]
+pub async fn stream_events(
+    State(app): State<AppState>,
+    StreamCaller(caller): StreamCaller,
+    headers: HeaderMap,
+    Query(query): Query<StreamEvents>,
+) -> Result<Response, Problem> {
+    let form = accept::preferred(headers.get_all(ACCEPT)).ok_or_else(|| Problem::new(Code::NotAcceptable))?;
+    let after = query.after(&headers)?;
+    match form {
+        Form::Stream => Ok(sse::stream(app, caller, after).await),
+        Form::Page => {
+            let (limit, wait) = (limit(query.limit)?, query.wait()?);
+            poll::poll(&app, caller, after, limit, wait).await
+        }
+    }
+}
+
+impl StreamEvents {
+    fn after(&self, headers: &HeaderMap) -> Result<After, Problem> {
+        let last = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty());
+        if let Some(id) = last {
+            let after = id.to_str().ok().and_then(|id| After::parse(id).ok());
+            let problem = || Problem::new(Code::CursorInvalid).at_header("Last-Event-ID", INVALID_CURSOR);
+            return after.ok_or_else(problem);
+        }
+        match self.after.as_deref() {
+            None | Some("") => Ok(After::Now),
+            Some(text) => After::parse(text)
+                .map_err(|_| Problem::new(Code::CursorInvalid).at_parameter("after", INVALID_CURSOR)),
+        }
+    }
+
+    fn wait(&self) -> Result<Duration, Problem> {
+        const DEFAULT: u64 = 25;
+        const MAX: u64 = 60;
+        let seconds = self.wait.unwrap_or(DEFAULT);
+        if seconds <= MAX {
+            return Ok(Duration::from_secs(seconds));
+        }
+        Err(Problem::new(Code::ParameterInvalid).at_parameter("wait", format!("wait is 0 to {MAX} seconds")))
+    }
+}
+
+const INVALID_CURSOR: chat_domain::rejection::Invalid = chat_domain::rejection::Invalid::Cursor;
+
+#[cfg(test)]
+mod tests;

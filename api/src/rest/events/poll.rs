@@ -1,0 +1,128 @@
+//! The long poll: a subscription for the length of one request.
+//!
+//! The chain that a client sees goes from poll to poll: the first event's `prev` is the cursor that was asked after,
+//! and the answer's `cursor` is where the next poll begins. Heartbeats have no place in an answer, so what they step
+//! over is stepped over between two events.
+
+use std::time::Duration;
+
+use axum::{
+    body::Bytes,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use chat_domain::{Position, cursor::{After, Cursor}};
+use serde_json::{Map, json};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::{
+    auth::Caller,
+    problem::{Code, Problem},
+    realtime::subscription::{Delivery, Subscription},
+    state::AppState,
+    wire::{event_body, frame},
+};
+
+/// Bytes of events in one answer. One event always fits.
+const ANSWER_BYTES: usize = 1 << 20;
+
+/// What catching up may take beyond the time that the client waits: `wait=0` asks for what is there, and reading it
+/// takes a moment.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// While catching up there may be nothing to deliver at all, so it is looked at again and again whether that is done.
+/// Each look takes back a read that is under way: the pauses double, so that a slow read gets its time.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+
+pub(super) async fn poll(
+    app: &AppState,
+    caller: Caller,
+    after: After,
+    limit: usize,
+    wait: Duration,
+) -> Result<Response, Problem> {
+    let wait = wait.min(caller.expires_in());
+    let subscription = app.hub.subscribe(caller.user_id, after).await;
+    let mut subscription = subscription.map_err(|starting| Problem::new(Code::Starting).detail(starting))?;
+    let deadline = Instant::now() + wait;
+    let mut page: Option<Page> = None;
+    let mut look = FIRST_LOOK;
+    while !page.as_ref().is_some_and(|page| page.is_full(limit)) {
+        let caught_up = page.is_some() && subscription.is_caught_up();
+        let something = page.as_ref().is_some_and(|page| !page.events.is_empty());
+        if caught_up && (something || Instant::now() >= deadline) {
+            break;
+        }
+        let delivery = if caught_up {
+            timeout_at(deadline, subscription.next()).await
+        } else {
+            timeout(look, subscription.next()).await
+        };
+        match delivery {
+            Ok(Delivery::Closing { .. }) if something => break,
+            Ok(delivery) => {
+                take(&mut page, delivery)?;
+                look = FIRST_LOOK;
+            }
+            Err(_) if !caught_up && Instant::now() >= deadline + CATCH_UP => break,
+            Err(_) => look *= 2,
+        }
+    }
+    let page = page.ok_or_else(|| Problem::new(Code::Unavailable))?;
+    Ok(page.answer(&subscription))
+}
+
+fn take(page: &mut Option<Page>, delivery: Delivery) -> Result<(), Problem> {
+    match (delivery, page) {
+        (Delivery::Ready { cursor, head }, page) => *page = Some(Page::new(cursor, head)),
+        (Delivery::Reset { cursor, reason, oldest }, _) => {
+            let fields = json!({"cursor": cursor.to_string(), "reason": reason.as_str(), "oldest": oldest});
+            let fields = if let serde_json::Value::Object(fields) = fields { fields } else { Map::new() };
+            return Err(Problem { fields, ..Problem::new(Code::CursorReset) });
+        }
+        (Delivery::Closing { code, retry_after }, _) => {
+            return Err(Problem::new(Code::of_closing(code)).retry_after(retry_after.max(1)));
+        }
+        (Delivery::Event { cursor, event, .. }, Some(page)) => page.push(cursor, &event_body(&event)),
+        (Delivery::Heartbeat { cursor, .. }, Some(page)) => page.cursor = cursor,
+        // The first delivery is ready or reset.
+        (Delivery::Event { .. } | Delivery::Heartbeat { .. }, None) => {
+            return Err(Problem::new(Code::Internal));
+        }
+    }
+    Ok(())
+}
+
+struct Page {
+    events: Vec<String>,
+    bytes: usize,
+    /// The `cursor` of the event before, or that of `ready`.
+    prev: Cursor,
+    cursor: Cursor,
+    head: Position,
+}
+
+impl Page {
+    fn new(cursor: Cursor, head: Position) -> Self {
+        Self { events: Vec::new(), bytes: 0, prev: cursor.clone(), cursor, head }
+    }
+
+    fn is_full(&self, limit: usize) -> bool {
+        self.events.len() >= limit || self.bytes >= ANSWER_BYTES
+    }
+
+    fn push(&mut self, cursor: Cursor, body: &str) {
+        let event = frame(&cursor, &self.prev, body);
+        self.bytes += event.len();
+        self.events.push(event);
+        self.prev = cursor.clone();
+        self.cursor = cursor;
+    }
+
+    fn answer(&self, subscription: &Subscription) -> Response {
+        let head = self.head.max(self.cursor.position);
+        let (events, cursor, more) = (self.events.join(","), &self.cursor, !subscription.is_caught_up());
+        let body = format!(r#"{{"events":[{events}],"cursor":"{cursor}","head":{head},"more":{more}}}"#);
+        ([(CONTENT_TYPE, "application/json")], Bytes::from(body)).into_response()
+    }
+}

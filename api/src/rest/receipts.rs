@@ -1,0 +1,41 @@
+//! `/v1/receipts`.
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use chat_domain::{batch::Outcome, command::Command};
+
+use super::key::Key;
+use crate::{
+    auth::Caller,
+    problem::{Code, Json, Problem},
+    state::AppState,
+    wire::{NewReceipt, Receipt},
+};
+
+/// Say that messages are received, or read
+///
+/// Everything up to the message, in its conversation. Never backwards: a receipt for what is so already changes
+/// nothing, and is answered with the marks as they are. Reading implies receiving.
+#[utoipa::path(
+    post, path = "/v1/receipts", tag = "receipts",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 64 visible ASCII characters, unique among your commands. A receipt can be repeated without one.")),
+    request_body = NewReceipt,
+    responses((status = 200, description = "Your marks in that conversation", body = Receipt<'_>)),
+)]
+pub async fn send_receipt(
+    State(app): State<AppState>,
+    caller: Caller,
+    Key(key): Key,
+    Json(body): Json<NewReceipt>,
+) -> Result<Response, Problem> {
+    let command = Command { actor_id: caller.user_id, via: None, key, action: body.action() };
+    match app.log.execute(command).await? {
+        Outcome::Marked(marked) => Ok(axum::Json(Receipt::from(&marked)).into_response()),
+        Outcome::Sent(_) | Outcome::SentBefore(_) => Err(Problem::new(Code::Internal)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

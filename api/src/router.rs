@@ -1,0 +1,66 @@
+//! All routes, in one table, and what stands around each of them.
+//!
+//! From outside in: [`problem::finish`] gives the request its id and writes every refusal's body; a panic becomes a
+//! problem; the body limit follows from the content limit. Nothing compresses, because that buffers streams, and
+//! nothing times a request out from outside, because that would cut streams and leave commands with an unknown
+//! outcome: what waits has its own limit.
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::get,
+};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    openapi,
+    problem::{self, Code, Problem},
+    rest::{conversations, development, events, health, messages, pages, receipts},
+    state::AppState,
+    wire::NewMessage,
+};
+
+/// What is documented: this table is also the OpenAPI document's.
+pub fn table() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::frame())
+        .routes(routes!(messages::send_message, messages::list_messages))
+        .routes(routes!(messages::get_message))
+        .routes(routes!(conversations::list_conversations))
+        .routes(routes!(receipts::send_receipt))
+        .routes(routes!(events::stream_events))
+        .routes(routes!(health::check_health))
+        .routes(routes!(health::check_readiness))
+}
+
+/// What is there only without a key. It is in the document all the same, and says so there.
+pub fn development_table() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(development::create_development_token))
+}
+
+fn page_table() -> Router<AppState> {
+    Router::new()
+        .route("/", get(pages::show_home))
+        .route("/openapi.json", get(pages::show_openapi))
+        .route("/docs", get(pages::redirect_to_docs))
+        .route("/docs/", get(pages::show_docs))
+        .route("/docs/{*file}", get(pages::show_docs))
+}
+
+pub fn router(app: AppState) -> Router {
+    let (mut routes, _) = table().split_for_parts();
+    if app.development.is_some() {
+        routes = routes.merge(Router::from(development_table()));
+    }
+    routes
+        .merge(page_table())
+        .fallback(|| async { Problem::new(Code::RouteNotFound) })
+        .layer(DefaultBodyLimit::max(NewMessage::body_limit(app.content_limit)))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn(problem::finish))
+        .with_state(app)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! `chat-system serve`: the composition root, one straight line from the configuration to the end of the server.
+//!
+//! The order of the start: the lock on the SQLite file, the database, its schema, its settings, the writer, the tail,
+//! the projector, the doors. The end goes the other way: readiness fails, nothing more is accepted, streams close, the
+//! writer finishes what waits, the rest stops.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use chat_infrastructure::{
+    database::{Database, DatabaseError, FileLock, Location},
+    outbox::SqlOutbox,
+    projector::Projector,
+    requirements::{self, Kind},
+    tail::{GAP_ALARM, Tail, TailHandle, TailOptions},
+    timeline::SqlTimeline,
+    writer::{GroupCommit, Status, WriterOptions},
+};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    auth::{Signer, Verifier},
+    config::Config,
+    realtime::hub::{Hub, HubOptions},
+    router::router,
+    server::{self, Shutdown},
+    state::{App, Part, Readiness},
+};
+
+/// How many committed batches may wait for the tail before it reads them from the database instead.
+const BATCHES_TO_TAIL: usize = 64;
+const READINESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Builds everything from the configuration, serves until SIGTERM or SIGINT, and stops in order.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let location = Location::parse(config.database_url.expose())?;
+    let _file_lock = FileLock::take(&location)?;
+    let database = connect(location, config.database_connections).await?;
+    prepare_schema(&database, config.migrate).await?;
+    let writer_options = WriterOptions {
+        queue_commands: config.queue_commands,
+        batch_commands: config.batch_commands,
+        batch_bytes: config.batch_bytes,
+        command_timeout: config.command_timeout,
+        // What waits may be a good many batches, and must hold one command of any size.
+        queue_bytes: (64 << 20).max(4 * config.content_limit),
+        ..WriterOptions::default()
+    };
+    check_requirements(&database, &writer_options, &config).await?;
+
+    let stop = CancellationToken::new();
+    let (committed, batches) = mpsc::channel(BATCHES_TO_TAIL);
+    let (log, writer) =
+        GroupCommit::start(database.location.clone(), database.flavor, writer_options, committed);
+    let outbox = Arc::new(SqlOutbox::new(database.clone()));
+    let hub_options = HubOptions { heartbeat: config.heartbeat, ..HubOptions::default() };
+    let hub = Hub::new(outbox.clone(), hub_options);
+    let tail_options = TailOptions { most_pause: config.poll, ..TailOptions::default() };
+    let tail = Tail::new(outbox, batches, Arc::new(hub.clone()), tail_options, stop.clone());
+    let tail_handle = tail.handle();
+    hub.attach(tail_handle.clone());
+    let tail = tokio::spawn(tail.run());
+    let projector = Projector::new(database.clone()).run(tail_handle.clone(), stop.clone());
+    let projector = tokio::spawn(projector);
+    let readiness = Readiness::default();
+    let watcher = watch(readiness.clone(), writer.status.clone(), tail_handle, stop.clone());
+    let watcher = tokio::spawn(watcher);
+
+    let (verifier, development) = match &config.jwt_secret {
+        Some(secret) => (Verifier::hs256(secret.bytes()), None),
+        None => {
+            let (signer, verifier) = Signer::of_this_process();
+            (verifier, Some(signer))
+        }
+    };
+    let stopping = readiness.part("shutdown");
+    stopping.ready();
+    let app = App {
+        log: Arc::new(log),
+        timeline: Arc::new(SqlTimeline::new(database.clone())),
+        hub: hub.clone(),
+        verifier,
+        development,
+        readiness,
+        content_limit: config.content_limit,
+        heartbeat: config.heartbeat,
+    };
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener.with_context(|| format!("{} cannot be listened on", config.listen))?;
+    welcome(&config, listener.local_addr()?);
+
+    let shutdown = Shutdown {
+        stop: CancellationToken::new(),
+        streams: CancellationToken::new(),
+        limit: config.shutdown_timeout,
+    };
+    let serving = server::serve(listener, router(Arc::new(app)), shutdown.clone());
+    let ending = async {
+        terminated().await;
+        info!("stopping");
+        stopping.not_ready("the server stops");
+        shutdown.stop.cancel();
+        shutdown.streams.cancelled().await;
+        hub.close();
+    };
+    let (cut, ()) = tokio::join!(serving, ending);
+    if cut > 0 {
+        warn!(connections = cut, "connections did not end within the limit and were cut");
+    }
+    writer.stop().await;
+    stop.cancel();
+    for task in [tail, projector, watcher] {
+        task.await.context("a task ended badly")?;
+    }
+    database.pool.close().await.context("the database's connections cannot be closed")?;
+    info!("stopped");
+    Ok(())
+}
+
+/// Connects, and waits for a database that is not there yet. What it refuses is refused at once.
+pub async fn connect(location: Location, connections: u32) -> Result<Database, DatabaseError> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match Database::connect(location.clone(), connections).await {
+            Err(error) if error.may_pass() => {
+                warn!(error = &error as &dyn std::error::Error, "the database is away; it is tried again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(2));
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn prepare_schema(database: &Database, migrate: bool) -> anyhow::Result<()> {
+    if migrate {
+        for name in chat_migration::up(&database.pool).await.map_err(describe)? {
+            info!(migration = name, "applied");
+        }
+        return Ok(());
+    }
+    chat_migration::check_version(&database.pool).await.map_err(describe)?;
+    let pending = chat_migration::status(&database.pool).await.map_err(describe)?.pending;
+    if !pending.is_empty() {
+        bail!("the schema is not up to date ({} pending): run `chat-system migrate up`", pending.join(", "));
+    }
+    Ok(())
+}
+
+/// A migration's error on one line, with its cause once.
+pub fn describe(error: chat_migration::Error) -> anyhow::Error {
+    match &error {
+        chat_migration::Error::Database { source, .. } => anyhow::anyhow!("{error}: {source}"),
+        _ => anyhow::anyhow!("{error}"),
+    }
+}
+
+async fn check_requirements(database: &Database, writer: &WriterOptions, config: &Config) -> anyhow::Result<()> {
+    let unmet = requirements::check(database, writer, config.content_limit).await;
+    let unmet = unmet.context("the database's settings cannot be read")?;
+    let waived = |kind| kind == Kind::Durability && config.allow_lax_durability;
+    for unmet in unmet.iter().filter(|unmet| waived(unmet.kind)) {
+        warn!("{unmet}; acknowledged messages can be lost");
+    }
+    let refused: Vec<_> = unmet.iter().filter(|unmet| !waived(unmet.kind)).map(ToString::to_string).collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let hint = if unmet.iter().any(|unmet| unmet.kind == Kind::Durability) && !config.allow_lax_durability {
+        " (--allow-lax-durability serves in spite of settings that can lose acknowledged messages)"
+    } else {
+        ""
+    };
+    bail!("{}{hint}", refused.join("; "))
+}
+
+/// Keeps readiness true to what the writer and the tail say of themselves.
+async fn watch(readiness: Readiness, status: Arc<Status>, tail: TailHandle, stop: CancellationToken) {
+    let parts = (readiness.part("writer"), readiness.part("tail"));
+    let say = |part: &Part, wrong: Option<&str>| match wrong {
+        Some(wrong) => part.not_ready(wrong),
+        None => part.ready(),
+    };
+    while !stop.is_cancelled() {
+        say(&parts.0, (!status.is_available()).then_some("the database is away"));
+        let health = tail.health();
+        let gap = health.gap_since.is_some_and(|since| since.elapsed() >= GAP_ALARM);
+        say(&parts.1, match health.position {
+            None => Some("has not started"),
+            Some(_) if gap => Some("an event is missing in the log"),
+            Some(_) if health.failing => Some("the database is away"),
+            Some(_) => None,
+        });
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(READINESS_INTERVAL) => {}
+        }
+    }
+}
+
+fn welcome(config: &Config, address: std::net::SocketAddr) {
+    info!("listening on http://{address}/");
+    info!("the API, to read and to try: http://{address}/docs");
+    if config.jwt_secret.is_none() {
+        warn!("DEVELOPMENT MODE: no CHAT_JWT_SECRET is set, so anybody on this machine gets a token for any user");
+        info!(
+            "a token: curl -s http://{address}/dev/token -H 'Content-Type: application/json' \
+             -d '{{\"user_id\":\"alice\"}}'"
+        );
+    }
+}
+
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = |kind| async move {
+        match signal(kind) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "a signal cannot be listened for");
+                std::future::pending().await
+            }
+        }
+    };
+    tokio::select! {
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::interrupt()) => {}
+    }
+}

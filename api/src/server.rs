@@ -1,0 +1,140 @@
+//! Accepts connections and speaks HTTP/1 on them.
+//!
+//! The loop is our own, because `axum::serve` has no limit on how long a request's head may take, no write that
+//! fails when its reader has stopped, and waits for open streams for ever when it stops. What is bounded here, for a
+//! connection: the time until its first request, the time between two of them, the time that a write may stand still,
+//! and the bytes that are buffered. Connections themselves are bounded by the limit on open files: at that limit
+//! accepting pauses, and goes on.
+
+mod stall;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, extract::ConnectInfo};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use self::stall::StallGuard;
+
+/// How long a new connection may take for the head of its first request.
+const FIRST_HEAD: Duration = Duration::from_secs(10);
+
+/// How long a connection may take for the head of the next one, idle or not. Longer than what proxies keep theirs for
+/// (60 seconds and less): closing first would make them lose requests.
+const NEXT_HEAD: Duration = Duration::from_secs(75);
+
+/// How long a write may stand still.
+const STALL: Duration = Duration::from_secs(30);
+
+/// The most that is buffered of a connection in each direction: heads must fit, and it is what a stream whose reader
+/// has stopped holds.
+const BUFFER: usize = 32 << 10;
+
+/// How the server is stopped.
+#[derive(Clone)]
+pub struct Shutdown {
+    /// Stop accepting; connections end with the request that they are at.
+    pub stop: CancellationToken,
+    /// Cancelled by the server once it accepts no more: the hub then closes its streams.
+    pub streams: CancellationToken,
+    /// How long connections may take to end.
+    pub limit: Duration,
+}
+
+/// Serves until it is told to stop. Returns how many connections had to be cut at the limit.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) -> usize {
+    let connections = TaskTracker::new();
+    let cut = CancellationToken::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection = connection(stream, peer, router.clone(), shutdown.stop.clone());
+                let cut = cut.clone();
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = connection => {}
+                        () = cut.cancelled() => {}
+                    }
+                });
+            }
+            Err(error) => pause_after(&error).await,
+        }
+    }
+    drop(listener);
+    shutdown.streams.cancel();
+    connections.close();
+    if timeout(shutdown.limit, connections.wait()).await.is_ok() {
+        return 0;
+    }
+    let left = connections.len();
+    cut.cancel();
+    connections.wait().await;
+    left
+}
+
+/// An error of one connection that was gone before it was accepted is nobody's concern. All others are the
+/// machine's, mostly too many open files, and would come again at once.
+async fn pause_after(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+        return;
+    }
+    tracing::warn!(error = error as &dyn std::error::Error, "a connection cannot be accepted");
+    sleep(Duration::from_millis(250)).await;
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
+    // Events are small and each is to leave at once.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "TCP_NODELAY cannot be set");
+    }
+    let began = Arc::new(Notify::new());
+    let service = {
+        let began = began.clone();
+        service_fn(move |mut request: Request<Incoming>| {
+            began.notify_one();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            router.clone().oneshot(request.map(Body::new))
+        })
+    };
+    let http = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(NEXT_HEAD)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(StallGuard::new(stream, STALL)), service)
+        .with_upgrades();
+    tokio::pin!(http);
+
+    let mut began = std::pin::pin!(timeout(FIRST_HEAD, began.notified()));
+    let (mut waiting, mut stopping) = (true, false);
+    let ended = loop {
+        tokio::select! {
+            ended = http.as_mut() => break ended,
+            first = &mut began, if waiting => match first {
+                Ok(()) => waiting = false,
+                Err(_) => return tracing::debug!(%peer, "no request came"),
+            },
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                http.as_mut().graceful_shutdown();
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests;

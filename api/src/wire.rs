@@ -1,0 +1,22 @@
+//! The JSON that the doors speak, as types of its own: the words of the domain under the names of the contract.
+//!
+//! The contract is additive, and so are these shapes: fields and types of events may come, none goes or changes.
+//! Readers ignore what they do not know; so do we with what clients send. A message that has been erased has neither
+//! `content_type` nor `text` nor `data`, and everything else: a reader that knows nothing of erasure shows an empty
+//! message, and there is no flag that one could forget to read.
+
+mod content;
+mod conversation;
+mod event;
+mod message;
+mod receipt;
+mod stream;
+
+pub use self::{
+    content::NewMessage,
+    conversation::{Conversation, Conversations, Participant},
+    event::{Event, UpTo, event_body, frame},
+    message::{History, Message},
+    receipt::{NewReceipt, Receipt, ReceiptType},
+    stream::{Closing, EventPage, Heartbeat, Ready, Reset},
+};

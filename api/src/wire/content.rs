@@ -1,0 +1,67 @@
+//! What a client sends: exactly one of `text` and `data`.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use chat_domain::{
+    command::Action,
+    content::{Content, ContentType},
+    ids::UserId,
+};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::problem::{Code, Problem};
+
+/// A message to be sent. Exactly one of `text` and `data`.
+#[derive(Deserialize, ToSchema)]
+pub struct NewMessage {
+    /// 1 to 32 of `A-Z a-z 0-9 . _ @ + : -`. Somebody never seen before, or oneself, is fine.
+    #[schema(example = "bob")]
+    pub receiver_id: String,
+    /// The content as text.
+    #[schema(example = "hi")]
+    pub text: Option<String>,
+    /// The content as bytes, in base64 with padding (standard alphabet).
+    #[schema(example = json!(null), content_encoding = "base64")]
+    pub data: Option<String>,
+    /// `text/plain` if absent with `text`, `application/octet-stream` with `data`. With `text` it must be a textual
+    /// type: `text/*`, JSON or XML.
+    #[schema(example = "text/plain")]
+    pub content_type: Option<String>,
+}
+
+impl NewMessage {
+    pub fn action(self, content_limit: usize) -> Result<Action, Problem> {
+        let receiver_id = UserId::parse(&self.receiver_id)
+            .map_err(|invalid| Problem::from(invalid).at("/receiver_id", invalid))?;
+        let content_type = self.content_type.as_deref().map(ContentType::parse).transpose();
+        let content_type =
+            content_type.map_err(|invalid| Problem::from(invalid).at("/content_type", invalid))?;
+        let (pointer, content_type, bytes) = match (self.text, self.data) {
+            (Some(_), Some(_)) => return Err(Problem::new(Code::ContentAmbiguous)),
+            (None, None) => return Err(Problem::new(Code::ContentMissing)),
+            (Some(text), None) => {
+                let content_type = content_type.unwrap_or_else(ContentType::text_plain);
+                if !content_type.is_textual() {
+                    let detail = "text needs a textual content type (text/*, JSON, XML); send other content as data";
+                    return Err(Problem::new(Code::ContentTypeInvalid).at("/content_type", detail));
+                }
+                ("/text", content_type, text.into_bytes())
+            }
+            (None, Some(data)) => {
+                let bytes = BASE64_STANDARD
+                    .decode(data)
+                    .map_err(|error| Problem::new(Code::DataInvalid).at("/data", error))?;
+                ("/data", content_type.unwrap_or_else(ContentType::octet_stream), bytes)
+            }
+        };
+        let content = Content::try_new(content_type, bytes.into(), content_limit)
+            .map_err(|rejection| Problem::from(rejection).at(pointer, rejection))?;
+        Ok(Action::SendMessage { receiver_id, content })
+    }
+
+    /// The largest body that a message within the limit can need. JSON may write any one byte of a text in six
+    /// (`\u0000`), so that no content which fits is refused for the way its client escapes; base64 needs less.
+    pub const fn body_limit(content_limit: usize) -> usize {
+        content_limit * 6 + 4096
+    }
+}

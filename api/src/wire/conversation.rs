@@ -1,0 +1,67 @@
+//! The conversations of a user.
+
+use chat_domain::{ids::UserId, views};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Message;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Conversations<'a> {
+    /// The one with the newest message first.
+    pub conversations: Vec<Conversation<'a>>,
+    #[schema(required = true, example = "/v1/conversations?before=4182&limit=50")]
+    pub next: Option<String>,
+    /// Taken before the page was read: a stream from here misses nothing that the page does not show.
+    #[schema(example = "k7f3q2:5230")]
+    pub cursor: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Conversation<'a> {
+    /// The two user ids sorted bytewise with a comma between, or a room's id (`~…`).
+    #[schema(example = "alice,bob")]
+    pub conversation_id: &'a str,
+    /// The other one; null for a room.
+    #[schema(required = true, example = "bob")]
+    pub with: Option<String>,
+    /// How many messages there are.
+    #[schema(example = 17)]
+    pub seq: i64,
+    /// How many of them the caller has not marked as read.
+    #[schema(example = 2)]
+    pub unread: i64,
+    #[schema(required = true)]
+    pub last_message: Option<Message<'a>>,
+    /// Sorted by user id.
+    pub participants: Vec<Participant<'a>>,
+}
+
+/// How far somebody has received and read: the `seq` of the last such message, 0 for none.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Participant<'a> {
+    #[schema(example = "alice")]
+    pub user_id: &'a str,
+    #[schema(example = 17)]
+    pub received_seq: i64,
+    #[schema(example = 15)]
+    pub read_seq: i64,
+}
+
+impl<'a> Conversation<'a> {
+    pub fn new(view: &'a views::ConversationView, reader: &UserId) -> Self {
+        let participant = |participant: &'a views::ParticipantView| Participant {
+            user_id: participant.user_id.as_str(),
+            received_seq: participant.received_seq,
+            read_seq: participant.read_seq,
+        };
+        Self {
+            conversation_id: view.conversation_id.as_str(),
+            with: view.conversation_id.peer_of(reader).map(|peer| peer.as_str().to_owned()),
+            seq: view.seq,
+            unread: view.unread,
+            last_message: view.last_message.as_ref().map(Message::from),
+            participants: view.participants.iter().map(participant).collect(),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The database: where it is, which kind it is, the pool that reads go through, and the side file that keeps a second
+//! process away from an SQLite file.
+
+use std::{fs::File, path::PathBuf, str::FromStr, time::Duration};
+
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement,
+    sqlx::{
+        self,
+        mysql::MySqlConnectOptions,
+        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+    },
+};
+
+/// Which database it is, where that makes a difference to the SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavor {
+    Sqlite,
+    MariaDb,
+    MySql,
+}
+
+impl Flavor {
+    pub(crate) fn backend(self) -> DbBackend {
+        match self {
+            Self::Sqlite => DbBackend::Sqlite,
+            Self::MariaDb | Self::MySql => DbBackend::MySql,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    #[error(
+        "the database URL is not understood: it is sqlite://PATH or mysql://USER:PASSWORD@HOST:PORT/NAME"
+    )]
+    Url(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
+    #[error("the folder of the SQLite file cannot be made: {0}")]
+    Folder(PathBuf, #[source] std::io::Error),
+    #[error("another process uses the SQLite file {0}: one server process on a file")]
+    InUse(PathBuf),
+    #[error("the lock file {0} cannot be opened")]
+    LockFile(PathBuf, #[source] std::io::Error),
+    #[error("the database does not answer")]
+    Unreachable(#[source] DbErr),
+}
+
+impl DatabaseError {
+    /// Whether the database may be there later. What it says itself, it would say again.
+    pub fn may_pass(&self) -> bool {
+        use sea_orm::RuntimeErr::SqlxError;
+        let Self::Unreachable(DbErr::Conn(SqlxError(error)) | DbErr::Query(SqlxError(error))) = self else {
+            return false;
+        };
+        match error.as_ref() {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) => true,
+            sqlx::Error::Database(error) => match error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+            {
+                // Too many connections, or the server is starting or stopping.
+                Some(error) => matches!(error.number(), 1040 | 1053 | 1203),
+                None => false,
+            },
+            _ => false,
+        }
+    }
+}
+
+/// Where the database is, without a connection yet.
+#[derive(Clone)]
+pub enum Location {
+    Sqlite { file: PathBuf },
+    Server(Box<MySqlConnectOptions>),
+}
+
+impl Location {
+    pub fn parse(url: &str) -> Result<Self, DatabaseError> {
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            let path = path.split('?').next().unwrap_or_default();
+            if path.is_empty() || path == ":memory:" {
+                return Err(DatabaseError::Url(None));
+            }
+            return Ok(Self::Sqlite { file: path.into() });
+        }
+        if !url.starts_with("mysql://") && !url.starts_with("mariadb://") {
+            return Err(DatabaseError::Url(None));
+        }
+        let options =
+            MySqlConnectOptions::from_str(url).map_err(|e| DatabaseError::Url(Some(Box::new(e))))?;
+        if options.get_database().is_none_or(str::is_empty) {
+            return Err(DatabaseError::Url(None));
+        }
+        Ok(Self::Server(Box::new(options)))
+    }
+
+    /// The pragmas that the promises depend on.
+    pub(crate) fn sqlite_options(file: &std::path::Path) -> SqliteConnectOptions {
+        SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5))
+            .foreign_keys(true)
+    }
+}
+
+/// A lock of the operating system on a file beside the SQLite file; the system frees it when the process ends in
+/// whatever way.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: File,
+}
+
+impl FileLock {
+    /// Takes the lock, or says at once that another process has it. Servers need none: `None`.
+    pub fn take(location: &Location) -> Result<Option<Self>, DatabaseError> {
+        let Location::Sqlite { file } = location else {
+            return Ok(None);
+        };
+        make_folder(file)?;
+        let mut path = file.clone().into_os_string();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let opened = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let lock = opened.map_err(|e| DatabaseError::LockFile(path.clone(), e))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: lock })),
+            Err(std::fs::TryLockError::WouldBlock) => Err(DatabaseError::InUse(file.clone())),
+            Err(std::fs::TryLockError::Error(e)) => Err(DatabaseError::LockFile(path, e)),
+        }
+    }
+}
+
+fn make_folder(file: &std::path::Path) -> Result<(), DatabaseError> {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => {
+            std::fs::create_dir_all(folder).map_err(|e| DatabaseError::Folder(folder.into(), e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A pool of connections for reads, and the way to the writer's own.
+#[derive(Clone)]
+pub struct Database {
+    pub location: Location,
+    pub flavor: Flavor,
+    pub pool: DatabaseConnection,
+}
+
+impl Database {
+    /// Connects, and asks the server what it is. `connections` bounds the pool.
+    pub async fn connect(location: Location, connections: u32) -> Result<Self, DatabaseError> {
+        let unreachable = |e: sqlx::Error| {
+            DatabaseError::Unreachable(DbErr::Conn(sea_orm::RuntimeErr::SqlxError(e.into())))
+        };
+        let (pool, flavor) = match &location {
+            Location::Sqlite { file } => {
+                make_folder(file)?;
+                let pool = sqlx::sqlite::SqlitePoolOptions::new()
+                    .max_connections(connections)
+                    .acquire_timeout(ACQUIRE_TIMEOUT)
+                    .connect_with(Location::sqlite_options(file).optimize_on_close(false, None))
+                    .await;
+                let pool = sea_orm::SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.map_err(unreachable)?);
+                (pool, Flavor::Sqlite)
+            }
+            Location::Server(options) => {
+                let pool = sqlx::mysql::MySqlPoolOptions::new()
+                    .max_connections(connections)
+                    .acquire_timeout(ACQUIRE_TIMEOUT)
+                    // The marks and the head that a page is bounded by must be as fresh as the statement.
+                    .after_connect(|connection, _| {
+                        Box::pin(async move {
+                            let isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+                            sqlx::Executor::execute(connection, isolation).await.map(|_| ())
+                        })
+                    })
+                    .connect_with(options.as_ref().clone())
+                    .await;
+                let pool = sea_orm::SqlxMySqlConnector::from_sqlx_mysql_pool(pool.map_err(unreachable)?);
+                let version = server_version(&pool).await.map_err(DatabaseError::Unreachable)?;
+                let mariadb = version.to_ascii_lowercase().contains("mariadb");
+                (pool, if mariadb { Flavor::MariaDb } else { Flavor::MySql })
+            }
+        };
+        Ok(Self {
+            location,
+            flavor,
+            pool,
+        })
+    }
+
+    /// A statement with its values, for the pool's kind of database.
+    pub(crate) fn statement(
+        &self,
+        sql: impl Into<String>,
+        values: impl IntoIterator<Item = sea_orm::Value>,
+    ) -> Statement {
+        Statement::from_sql_and_values(self.flavor.backend(), sql, values)
+    }
+}
+
+/// How long a read waits for a connection of the pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+pub(crate) async fn server_version(pool: &DatabaseConnection) -> Result<String, DbErr> {
+    let row = pool
+        .query_one_raw(Statement::from_string(DbBackend::MySql, "SELECT VERSION()"))
+        .await?;
+    row.ok_or_else(|| DbErr::RecordNotFound("VERSION()".into()))?
+        .try_get_by_index(0)
+}

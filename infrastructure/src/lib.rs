@@ -1,0 +1,25 @@
+//! The log on MySQL, MariaDB and SQLite.
+//!
+//! A command goes through [`writer`] (the group commit), becomes rows of the outbox and of its projections in one
+//! transaction, and is answered. The [`tail`] follows the committed outbox and feeds whoever publishes it;
+//! [`outbox`] and [`timeline`] read it back; the [`projector`] fills `recived_at` behind it. [`verify`] and
+//! [`rebuild`] hold the projections to the log.
+//!
+//! Invariants: only the writer commits events, only the tail feeds readers, and no cursor passes a position that is
+//! not proven (see `chat_domain::ports`).
+
+pub mod database;
+pub mod entities;
+pub mod epoch;
+mod fold;
+pub mod outbox;
+pub mod projector;
+pub mod rebuild;
+pub mod requirements;
+mod rows;
+pub mod session;
+mod sql;
+pub mod tail;
+pub mod timeline;
+pub mod verify;
+pub mod writer;

@@ -1,0 +1,245 @@
+//! Reads the committed log from the database.
+//!
+//! A reader who comes back is given what it may see in windows of positions, over the conversations that have
+//! something new for it. One read looks at the whole rest of the log first: for most readers that is little, and the
+//! read ends there. Where it is more than a page, windows follow whose width adapts to how many events they held.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chat_domain::{
+    Position,
+    cursor::Epoch,
+    event::Recorded,
+    facts::Participant,
+    ids::UserId,
+    ports::{EpochEnd, Head, Outbox, Page, PageLimit, PageRange, StoreError},
+};
+use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+
+use crate::{
+    database::Database,
+    rows::{self, unavailable},
+    sql::{self, Index},
+};
+
+#[derive(Clone)]
+pub struct SqlOutbox {
+    database: Database,
+}
+
+impl SqlOutbox {
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    /// What may be seen of each of the user's conversations that has events after a position.
+    async fn conversations(&self, user: &UserId, after: Position) -> Result<Vec<(i64, Participant)>, DbErr> {
+        let select = "SELECT p.conversation_id, p.from_position, p.to_position FROM participants p \
+             JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = ? AND c.last_position > ?";
+        let values = [user.as_str().into(), after.into()];
+        let rows = self
+            .database
+            .pool
+            .query_all_raw(self.database.statement(select, values))
+            .await?;
+        let read = |row: &QueryResult| {
+            let participant = Participant {
+                from_position: row.try_get("", "from_position")?,
+                to_position: row.try_get("", "to_position")?,
+                received_seq: 0,
+                read_seq: 0,
+            };
+            Ok((row.try_get("", "conversation_id")?, participant))
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// At most `most` rows of the conversations between two positions, in no order.
+    async fn rows_of_conversations(
+        &self,
+        conversations: &[(i64, Participant)],
+        (after, up_to): (Position, Position),
+        most: usize,
+    ) -> Result<Vec<QueryResult>, DbErr> {
+        let mut rows = Vec::new();
+        for chunk in conversations.chunks(CONVERSATIONS_IN_A_READ) {
+            let ids = sql::list(chunk.iter().map(|(id, _)| id));
+            let select = format!(
+                "SELECT {} FROM outbox o {} WHERE o.conversation_id IN ({ids}) AND o.position > ? \
+                 AND o.position <= ? LIMIT {}",
+                rows::selected(),
+                self.database.flavor.force_index(Index::OutboxConversation),
+                most - rows.len(),
+            );
+            let statement = self.database.statement(select, [after.into(), up_to.into()]);
+            rows.extend(self.database.pool.query_all_raw(statement).await?);
+            if rows.len() >= most {
+                break;
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The rows of the log between two positions that are in the user's conversations.
+    async fn rows_of_window(
+        &self,
+        user: &UserId,
+        (after, up_to): (Position, Position),
+    ) -> Result<Vec<QueryResult>, DbErr> {
+        let flavor = self.database.flavor;
+        let select = format!(
+            "SELECT {} FROM outbox o {} {} participants p WHERE o.position > ? AND o.position <= ? \
+             AND p.user_id = ? AND p.conversation_id = o.conversation_id",
+            rows::selected(),
+            flavor.force_index(Index::OutboxPosition),
+            flavor.ordered_join(),
+        );
+        let values = [after.into(), up_to.into(), user.as_str().into()];
+        self.database
+            .pool
+            .query_all_raw(self.database.statement(select, values))
+            .await
+    }
+
+    async fn read_page(&self, user: &UserId, range: PageRange, limit: PageLimit) -> Result<Page, StoreError> {
+        let PageRange { after, up_to, .. } = range;
+        let conversations = self.conversations(user, after).await.map_err(unavailable)?;
+        // A window of so many positions cannot hold more events than a page.
+        let narrowest = limit.events as Position;
+        let mut width = range.width.max(narrowest);
+        let (end, mut found) = loop {
+            let end = after.saturating_add(width).min(up_to);
+            if conversations.is_empty() {
+                break (up_to, Vec::new());
+            }
+            if width <= narrowest {
+                break (
+                    end,
+                    self.rows_of_window(user, (after, end))
+                        .await
+                        .map_err(unavailable)?,
+                );
+            }
+            let most = limit.events + 1;
+            let found = self
+                .rows_of_conversations(&conversations, (after, end), most)
+                .await
+                .map_err(unavailable)?;
+            if found.len() <= limit.events {
+                break (end, found);
+            }
+            // Of a read of the whole rest nothing is known but that it is too much: begin with the narrowest.
+            width = if width == PageRange::WHOLE {
+                narrowest
+            } else {
+                (width / 2).max(narrowest)
+            };
+        };
+        let positions = found.iter().map(|row| row.try_get::<Position>("", "position"));
+        let mut positions = positions.collect::<Result<Vec<_>, _>>().map_err(unavailable)?;
+        let mut order: Vec<_> = (0..found.len()).collect();
+        order.sort_unstable_by_key(|&row| positions[row]);
+        let mut sorted = Vec::with_capacity(found.len());
+        let mut slots: Vec<_> = found.drain(..).map(Some).collect();
+        sorted.extend(order.iter().filter_map(|&row| slots[row].take()));
+        positions.sort_unstable();
+
+        let full = sorted.len();
+        let mut events = rows::events(&self.database, &sorted, limit).await?;
+        // Where contents were too much for one page, it ends before the first that did not fit.
+        let complete_to = if events.len() < full {
+            positions[events.len()] - 1
+        } else {
+            end
+        };
+        let may_see = |event: &Arc<Recorded>| {
+            let mine = conversations.iter().find(|(id, _)| *id == event.conversation.0);
+            mine.is_none_or(|(_, participant)| participant.may_see(event.position))
+        };
+        events.retain(may_see);
+        let next_width = if full * 2 < limit.events {
+            width.saturating_mul(2)
+        } else {
+            width
+        };
+        Ok(Page {
+            events,
+            complete_to,
+            next_width,
+        })
+    }
+}
+
+/// Bounds the text of one statement.
+const CONVERSATIONS_IN_A_READ: usize = 500;
+
+#[async_trait]
+impl Outbox for SqlOutbox {
+    async fn head(&self) -> Result<Head, StoreError> {
+        read_head(&self.database).await
+    }
+
+    async fn earlier_epochs(&self) -> Result<Vec<EpochEnd>, StoreError> {
+        let select = "SELECT epoch, last_position FROM epochs ORDER BY last_position, switched_at";
+        let rows = self
+            .database
+            .pool
+            .query_all_raw(self.database.statement(select, []))
+            .await;
+        rows.map_err(unavailable)?.iter().map(epoch_end_of).collect()
+    }
+
+    async fn read_after(&self, after: Position, limit: PageLimit) -> Result<Vec<Arc<Recorded>>, StoreError> {
+        let select = format!(
+            "SELECT {} FROM outbox o {} WHERE o.position > ? ORDER BY o.position LIMIT {}",
+            rows::selected(),
+            self.database.flavor.force_index(Index::OutboxPosition),
+            limit.events,
+        );
+        let rows = self
+            .database
+            .pool
+            .query_all_raw(self.database.statement(select, [after.into()]))
+            .await;
+        rows::events(&self.database, &rows.map_err(unavailable)?, limit).await
+    }
+
+    async fn page(&self, user: &UserId, range: PageRange, limit: PageLimit) -> Result<Page, StoreError> {
+        self.read_page(user, range, limit).await
+    }
+}
+
+/// Reads the head as a statement of its own: what it says is proven for every statement after it.
+pub(crate) async fn read_head(database: &Database) -> Result<Head, StoreError> {
+    let select = "SELECT epoch, position, floor, oldest FROM log_head WHERE id = 1";
+    let row = database
+        .pool
+        .query_one_raw(database.statement(select, []))
+        .await
+        .map_err(unavailable)?;
+    head_of(&row.ok_or_else(|| unavailable(DbErr::RecordNotFound("log_head".into())))?)
+}
+
+pub(crate) fn head_of(row: &QueryResult) -> Result<Head, StoreError> {
+    let number = |column| row.try_get::<Position>("", column).map_err(unavailable);
+    Ok(Head {
+        epoch: epoch_of(row)?,
+        position: number("position")?,
+        floor: number("floor")?,
+        oldest: number("oldest")?,
+    })
+}
+
+pub(crate) fn epoch_end_of(row: &QueryResult) -> Result<EpochEnd, StoreError> {
+    let last_position = row.try_get("", "last_position").map_err(unavailable)?;
+    Ok(EpochEnd {
+        epoch: epoch_of(row)?,
+        last_position,
+    })
+}
+
+fn epoch_of(row: &QueryResult) -> Result<Epoch, StoreError> {
+    let text: String = row.try_get("", "epoch").map_err(unavailable)?;
+    Epoch::parse(&text).map_err(|e| unavailable(DbErr::Custom(e.to_string())))
+}

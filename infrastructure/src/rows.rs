@@ -1,0 +1,262 @@
+//! Rows of the outbox and the events that they hold, both ways.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use chat_domain::{
+    Position,
+    command::ReceiptKind,
+    content::{Content, ContentType},
+    event::{Event, MESSAGE_SENT, RECEIPT_READ, RECEIPT_RECEIVED, Recorded, UpTo},
+    ids::{CommandKey, ConversationId, ConversationNumber, UserId},
+    ports::{PageLimit, StoreError},
+};
+use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+
+use crate::{
+    database::{Database, Flavor},
+    sql,
+};
+
+/// The columns of the outbox, in the order in which [`values`] gives them.
+pub(crate) const COLUMNS: &str = "position, type, conversation_id, actor_id, via, command_key, command_hash, \
+     occurred_at, receiver_id, seq, up_to_id, up_to_seq, received_after, content_type, content, fields";
+
+/// The row of an event, as it stands in an INSERT.
+pub(crate) fn values(flavor: Flavor, recorded: &Recorded) -> String {
+    let (mut up_to, mut received, mut content_type, mut content, mut fields) = (None, 0, None, None, None);
+    match &recorded.event {
+        Event::MessageSent {
+            content: sent,
+            received_after,
+        } => {
+            received = *received_after;
+            content_type = sent.as_ref().map(|c| c.content_type.as_str());
+            content = sent.as_ref().map(|c| &c.bytes);
+        }
+        Event::ReceiptMoved {
+            up_to: to,
+            received_after,
+            ..
+        } => {
+            received = *received_after;
+            up_to = Some(*to);
+        }
+        Event::Other { fields: other, .. } => {
+            fields = Some(serde_json::Value::from(other.clone()).to_string())
+        }
+    }
+    format!(
+        "({},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{})",
+        recorded.position,
+        sql::text(flavor, recorded.event.kind()),
+        recorded.conversation.0,
+        sql::user(&recorded.actor_id),
+        sql::optional_text(flavor, recorded.via.as_ref().map(UserId::as_str)),
+        sql::text(flavor, recorded.key.as_str()),
+        sql::hex(&recorded.hash),
+        recorded.occurred_at,
+        sql::user(&recorded.receiver_id),
+        recorded.seq,
+        sql::optional_number(up_to.map(|to| to.id)),
+        sql::optional_number(up_to.map(|to| to.seq)),
+        received,
+        sql::optional_text(flavor, content_type),
+        content.map_or_else(|| "NULL".to_owned(), |bytes| sql::hex(bytes).to_string()),
+        sql::optional_text(flavor, fields.as_deref()),
+    )
+}
+
+/// Content up to this many bytes comes with its row; larger content is fetched when it is known to fit.
+const INLINE: usize = 2048;
+
+/// The columns of the outbox for a read, each with the table's alias `o`.
+pub(crate) fn selected() -> String {
+    format!("{}, {}", selected_without_content(), content_columns("o.content"))
+}
+
+pub(crate) fn selected_without_content() -> &'static str {
+    "o.position, o.type, o.conversation_id, o.actor_id, o.via, o.command_key, o.command_hash, o.occurred_at, \
+     o.receiver_id, o.seq, o.up_to_id, o.up_to_seq, o.received_after, o.content_type, o.fields"
+}
+
+/// The two columns that [`Body`] is read from.
+pub(crate) fn content_columns(column: &str) -> String {
+    format!(
+        "CASE WHEN LENGTH({column}) <= {INLINE} THEN {column} END AS content, LENGTH({column}) AS content_length"
+    )
+}
+
+/// Content as a row has it.
+pub(crate) enum Body {
+    None,
+    Here(Bytes),
+    /// So many bytes, not fetched yet.
+    Left(usize),
+}
+
+impl Body {
+    pub(crate) fn read(row: &QueryResult) -> Result<Self, DbErr> {
+        let length: Option<i64> = row.try_get("", "content_length")?;
+        let here: Option<Vec<u8>> = row.try_get("", "content")?;
+        Ok(match (here, length) {
+            (Some(bytes), _) => Self::Here(bytes.into()),
+            (None, Some(length)) => Self::Left(usize::try_from(length).unwrap_or(usize::MAX)),
+            (None, None) => Self::None,
+        })
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Here(bytes) => bytes.len(),
+            Self::Left(length) => *length,
+        }
+    }
+}
+
+/// Bounds rows by the bytes that they will hold, and fetches the large contents of those that fit.
+///
+/// Returns how many of the rows fit, and the fetched contents by position. `table` and `key` name where they are.
+pub(crate) async fn fetch_bodies(
+    database: &Database,
+    (table, key, column): (&str, &str, &str),
+    rows: &[(Position, Body)],
+    limit: PageLimit,
+) -> Result<(usize, HashMap<Position, Bytes>), DbErr> {
+    let mut bytes = 0;
+    let mut fitting = 0;
+    for (_, body) in rows {
+        bytes += body.len() + size_of::<Recorded>() + 128;
+        if fitting == limit.events || (fitting > 0 && bytes > limit.bytes) {
+            break;
+        }
+        fitting += 1;
+    }
+    let left: Vec<_> = rows[..fitting]
+        .iter()
+        .filter(|(_, body)| matches!(body, Body::Left(_)))
+        .collect();
+    let mut bodies = HashMap::new();
+    if !left.is_empty() {
+        let positions = sql::list(left.iter().map(|(position, _)| position));
+        let select = format!(
+            "SELECT {key} AS position, {column} AS content FROM {table} WHERE {key} IN ({positions})"
+        );
+        for row in database
+            .pool
+            .query_all_raw(database.statement(select, []))
+            .await?
+        {
+            let content: Option<Vec<u8>> = row.try_get("", "content")?;
+            bodies.extend(
+                content
+                    .map(|content| Ok::<_, DbErr>((row.try_get("", "position")?, content.into())))
+                    .transpose()?,
+            );
+        }
+    }
+    Ok((fitting, bodies))
+}
+
+/// Reads the events of rows that were selected with [`selected`], as many as fit.
+pub(crate) async fn events(
+    database: &Database,
+    rows: &[QueryResult],
+    limit: PageLimit,
+) -> Result<Vec<Arc<Recorded>>, StoreError> {
+    let mut places = Vec::with_capacity(rows.len());
+    for row in rows {
+        places.push((
+            row.try_get("", "position").map_err(unavailable)?,
+            Body::read(row).map_err(unavailable)?,
+        ));
+    }
+    let fetched = fetch_bodies(database, ("outbox", "position", "content"), &places, limit).await;
+    let (fitting, mut bodies) = fetched.map_err(unavailable)?;
+    let mut events = Vec::with_capacity(fitting);
+    for (row, (position, body)) in rows.iter().zip(places).take(fitting) {
+        let bytes = match body {
+            Body::None => None,
+            Body::Here(bytes) => Some(bytes),
+            Body::Left(_) => bodies.remove(&position),
+        };
+        events.push(Arc::new(event(row, position, bytes)?));
+    }
+    Ok(events)
+}
+
+/// Reads the event of a row, with its content.
+pub(crate) fn event(
+    row: &QueryResult,
+    position: Position,
+    bytes: Option<Bytes>,
+) -> Result<Recorded, StoreError> {
+    read_event(row, position, bytes).map_err(|what| StoreError::Unreadable { position, what })
+}
+
+fn read_event(row: &QueryResult, position: Position, bytes: Option<Bytes>) -> Result<Recorded, String> {
+    let text = |column: &str| row.try_get::<String>("", column).map_err(|e| e.to_string());
+    let number = |column: &str| row.try_get::<i64>("", column).map_err(|e| e.to_string());
+    let optional_text = |column: &str| {
+        row.try_get::<Option<String>>("", column)
+            .map_err(|e| e.to_string())
+    };
+    let optional_number = |column: &str| row.try_get::<Option<i64>>("", column).map_err(|e| e.to_string());
+    let user = |text: String| UserId::parse(&text).map_err(|e| e.to_string());
+
+    let actor_id = user(text("actor_id")?)?;
+    let receiver_id = user(text("receiver_id")?)?;
+    let hash: Vec<u8> = row.try_get("", "command_hash").map_err(|e| e.to_string())?;
+    let kind = text("type")?;
+    let receipt = |kind| -> Result<Event, String> {
+        let up_to = optional_number("up_to_id")?.zip(optional_number("up_to_seq")?);
+        let (id, seq) = up_to.ok_or("a receipt without its message")?;
+        Ok(Event::ReceiptMoved {
+            kind,
+            up_to: UpTo { id, seq },
+            received_after: number("received_after")?,
+        })
+    };
+    let event = match kind.as_str() {
+        MESSAGE_SENT => {
+            let content_type = optional_text("content_type")?.map(|t| ContentType::parse(&t));
+            let content_type = content_type.transpose().map_err(|e| e.to_string())?;
+            let content = content_type
+                .zip(bytes)
+                .map(|(content_type, bytes)| Content { content_type, bytes });
+            Event::MessageSent {
+                content,
+                received_after: number("received_after")?,
+            }
+        }
+        RECEIPT_RECEIVED => receipt(ReceiptKind::Received)?,
+        RECEIPT_READ => receipt(ReceiptKind::Read)?,
+        _ => {
+            let fields = optional_text("fields")?.map(|fields| serde_json::from_str(&fields));
+            Event::Other {
+                kind,
+                fields: fields.transpose().map_err(|e| e.to_string())?.unwrap_or_default(),
+            }
+        }
+    };
+    Ok(Recorded {
+        position,
+        occurred_at: number("occurred_at")?,
+        conversation: ConversationNumber(number("conversation_id")?),
+        conversation_id: ConversationId::direct(&actor_id, &receiver_id),
+        actor_id,
+        receiver_id,
+        via: optional_text("via")?.map(user).transpose()?,
+        key: CommandKey::stored(&text("command_key")?).map_err(|e| e.to_string())?,
+        hash: hash
+            .try_into()
+            .map_err(|_| "a command hash that is not 32 bytes")?,
+        seq: number("seq")?,
+        event,
+    })
+}
+
+pub(crate) fn unavailable(error: DbErr) -> StoreError {
+    StoreError::Unavailable(Box::new(error))
+}

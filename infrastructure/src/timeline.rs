@@ -1,0 +1,384 @@
+//! History: the messages of a conversation and the list of conversations, read from the projections.
+//!
+//! Every page is bounded by the head, read before it as a statement of its own, so that its cursor passes nothing
+//! that the page did not show. What a page costs follows its length: a range of `_id` or `sent_at` is turned into a
+//! range of `seq`, by the log's index over the conversation's events, and a page is a range of the unique index
+//! `(conversation_id, seq)`.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chat_domain::{
+    Position,
+    content::{Content, ContentType},
+    facts::Participant,
+    ids::{ConversationId, UserId},
+    ports::{PageLimit, StoreError, Timeline},
+    views::{ConversationPage, ConversationView, Message, MessagePage, MessageRange, Order, ParticipantView},
+};
+use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QueryResult, Value};
+
+use crate::{
+    database::Database,
+    entities::messages,
+    outbox::read_head,
+    rows::{Body, content_columns, fetch_bodies, unavailable},
+    sql::{self, Index},
+};
+
+#[derive(Clone)]
+pub struct SqlTimeline {
+    database: Database,
+}
+
+/// A page of history holds at most so many bytes of content, or one message.
+const PAGE_BYTES: usize = 4 << 20;
+
+impl SqlTimeline {
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    async fn all(
+        &self,
+        sql: String,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<QueryResult>, DbErr> {
+        self.database
+            .pool
+            .query_all_raw(self.database.statement(sql, values))
+            .await
+    }
+
+    async fn one(
+        &self,
+        sql: String,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Option<QueryResult>, DbErr> {
+        self.database
+            .pool
+            .query_one_raw(self.database.statement(sql, values))
+            .await
+    }
+
+    /// The number of a conversation and what the user may see of it: the one way from a user to its messages.
+    async fn conversation_of(
+        &self,
+        user: &UserId,
+        (column, value): (&str, Value),
+    ) -> Result<Option<(i64, Participant)>, DbErr> {
+        let select = format!(
+            "SELECT c.id, p.from_position, p.to_position, p.received_seq, p.read_seq FROM conversations c \
+             JOIN participants p ON p.conversation_id = c.id WHERE c.{column} = ? AND p.user_id = ?"
+        );
+        let row = self.one(select, [value, user.as_str().into()]).await?;
+        row.map(|row| Ok((row.try_get("", "id")?, participant(&row)?)))
+            .transpose()
+    }
+
+    /// Turns a range of `_id` and `sent_at` into one of `seq`: above the first, up to the second.
+    async fn seq_range(
+        &self,
+        number: i64,
+        participant: &Participant,
+        range: &MessageRange,
+        head: Position,
+    ) -> Result<Option<(i64, i64)>, DbErr> {
+        let flavor = self.database.flavor;
+        let mut lower = range
+            .after
+            .unwrap_or(0)
+            .max(participant.from_position.saturating_sub(1));
+        let mut upper = participant.to_position.unwrap_or(head).min(head);
+        if let Some(before) = range.before {
+            upper = upper.min(before.saturating_sub(1));
+        }
+        let time = flavor.force_index(Index::MessagesTime);
+        let first_sent = |comparison: &str, second: i64| {
+            let select = format!(
+                "SELECT _id FROM messages {time} WHERE sent_at {comparison} ? ORDER BY sent_at, _id LIMIT 1"
+            );
+            self.one(select, [second.into()])
+        };
+        // `sent_at` never decreases along `_id`, so a bound of the one is a bound of the other.
+        if let Some(since) = range.since {
+            match first_sent(">=", since).await? {
+                Some(row) => lower = lower.max(row.try_get::<Position>("", "_id")? - 1),
+                None => return Ok(None),
+            }
+        }
+        if let Some(until) = range.until
+            && let Some(row) = first_sent(">", until).await?
+        {
+            upper = upper.min(row.try_get::<Position>("", "_id")? - 1);
+        }
+        if upper <= lower {
+            return Ok(None);
+        }
+        let seq_at = format!(
+            "SELECT seq FROM outbox {} WHERE conversation_id = ? AND position <= ? ORDER BY position DESC LIMIT 1",
+            flavor.force_index(Index::OutboxConversation)
+        );
+        let select = format!("SELECT ({seq_at}) AS above, ({seq_at}) AS up_to");
+        let values = [number.into(), lower.into(), number.into(), upper.into()];
+        let Some(row) = self.one(select, values).await? else {
+            return Ok(None);
+        };
+        let above: Option<i64> = row.try_get("", "above")?;
+        let up_to: Option<i64> = row.try_get("", "up_to")?;
+        Ok(up_to.map(|up_to| (above.unwrap_or(0), up_to)))
+    }
+
+    /// The messages of rows, as many as fit, and whether that is all of them.
+    async fn messages_of(&self, rows: &[QueryResult], limit: PageLimit) -> Result<Vec<Message>, DbErr> {
+        let mut places = Vec::with_capacity(rows.len());
+        for row in rows {
+            places.push((row.try_get("", "_id")?, Body::read(row)?));
+        }
+        let (fitting, mut bodies) =
+            fetch_bodies(&self.database, ("messages", "_id", "data"), &places, limit).await?;
+        let mut messages = Vec::with_capacity(fitting);
+        for (row, (id, body)) in rows.iter().zip(places).take(fitting) {
+            let bytes = match body {
+                Body::None => None,
+                Body::Here(bytes) => Some(bytes),
+                Body::Left(_) => bodies.remove(&id),
+            };
+            messages.push(message(
+                messages::Model {
+                    id,
+                    sender_id: row.try_get("", "sender_id")?,
+                    receiver_id: row.try_get("", "reciver_id")?,
+                    sent_at: row.try_get("", "sent_at")?,
+                    received_at: row.try_get("", "recived_at")?,
+                    data: None,
+                    content_type: row.try_get("", "content_type")?,
+                    conversation_id: row.try_get("", "conversation_id")?,
+                    seq: row.try_get("", "seq")?,
+                },
+                bytes,
+            )?);
+        }
+        Ok(messages)
+    }
+
+    async fn read_messages(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        range: &MessageRange,
+        head: Position,
+    ) -> Result<(Vec<Message>, bool), DbErr> {
+        let nothing = (Vec::new(), false);
+        let of_name = ("name", conversation.as_str().into());
+        let Some((number, participant)) = self.conversation_of(user, of_name).await? else {
+            return Ok(nothing);
+        };
+        let seqs = self.seq_range(number, &participant, range, head).await?;
+        let Some((above, up_to)) = seqs else {
+            return Ok(nothing);
+        };
+        let direction = match range.order {
+            Order::Ascending => "ASC",
+            Order::Descending => "DESC",
+        };
+        let select = format!(
+            "SELECT {} FROM messages m {} WHERE m.conversation_id = ? AND m.seq > ? AND m.seq <= ? \
+             ORDER BY m.seq {direction} LIMIT {}",
+            message_columns(),
+            self.database.flavor.force_index(Index::MessagesSeq),
+            range.limit + 1,
+        );
+        let rows = self
+            .all(select, [number.into(), above.into(), up_to.into()])
+            .await?;
+        let limit = PageLimit {
+            events: range.limit,
+            bytes: PAGE_BYTES,
+        };
+        let messages = self.messages_of(&rows, limit).await?;
+        let more = messages.len() < rows.len();
+        Ok((messages, more))
+    }
+
+    async fn read_message(&self, user: &UserId, id: Position) -> Result<Option<Message>, DbErr> {
+        let Some(mut row) = messages::Entity::find_by_id(id).one(&self.database.pool).await? else {
+            return Ok(None);
+        };
+        let mine = self
+            .conversation_of(user, ("id", row.conversation_id.into()))
+            .await?;
+        if !mine.is_some_and(|(_, participant)| participant.may_see(id)) {
+            return Ok(None);
+        }
+        let bytes = row.data.take().map(Bytes::from);
+        message(row, bytes).map(Some)
+    }
+
+    async fn read_conversations(
+        &self,
+        user: &UserId,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<(Vec<ConversationView>, Option<Position>), DbErr> {
+        let select = format!(
+            "SELECT c.id, c.name, c.seq, c.last_message_id, p.read_seq FROM participants p \
+             JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = ? AND c.last_message_id < ? \
+             ORDER BY c.last_message_id DESC LIMIT {}",
+            limit + 1
+        );
+        let values = [user.as_str().into(), before.unwrap_or(Position::MAX).into()];
+        let rows = self.all(select, values).await?;
+        let more = rows.len() > limit;
+        let rows = &rows[..rows.len().min(limit)];
+        if rows.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+        let column = |name: &str| {
+            rows.iter()
+                .map(|row| row.try_get::<i64>("", name))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let numbers = column("id")?;
+        let last_ids = column("last_message_id")?;
+        let mut members = self.members(&numbers).await?;
+        let mut last_messages = self.last_messages(&last_ids).await?;
+        let mut conversations = Vec::with_capacity(rows.len());
+        for (row, (number, last_id)) in rows.iter().zip(numbers.into_iter().zip(&last_ids)) {
+            let seq: i64 = row.try_get("", "seq")?;
+            let read_seq: i64 = row.try_get("", "read_seq")?;
+            let name: String = row.try_get("", "name")?;
+            conversations.push(ConversationView {
+                conversation_id: ConversationId::parse(&name).map_err(|e| DbErr::Custom(e.to_string()))?,
+                seq,
+                unread: seq - read_seq,
+                last_message: last_messages.remove(last_id),
+                participants: members.remove(&number).unwrap_or_default(),
+            });
+        }
+        let next_before = last_ids.last().copied().filter(|_| more);
+        Ok((conversations, next_before))
+    }
+
+    /// The participants of conversations, sorted by user id.
+    async fn members(
+        &self,
+        numbers: &[i64],
+    ) -> Result<std::collections::HashMap<i64, Vec<ParticipantView>>, DbErr> {
+        let select = format!(
+            "SELECT conversation_id, user_id, received_seq, read_seq FROM participants \
+             WHERE conversation_id IN ({}) ORDER BY user_id",
+            sql::list(numbers)
+        );
+        let mut members = std::collections::HashMap::<i64, Vec<ParticipantView>>::new();
+        for row in self.all(select, []).await? {
+            members
+                .entry(row.try_get("", "conversation_id")?)
+                .or_default()
+                .push(ParticipantView {
+                    user_id: user_id(&row.try_get::<String>("", "user_id")?)?,
+                    received_seq: row.try_get("", "received_seq")?,
+                    read_seq: row.try_get("", "read_seq")?,
+                });
+        }
+        Ok(members)
+    }
+
+    /// Messages by id. Those that do not fit into a page's bytes are left out.
+    async fn last_messages(
+        &self,
+        ids: &[Position],
+    ) -> Result<std::collections::HashMap<Position, Message>, DbErr> {
+        let select = format!(
+            "SELECT {} FROM messages m WHERE m._id IN ({})",
+            message_columns(),
+            sql::list(ids)
+        );
+        let rows = self.all(select, []).await?;
+        let limit = PageLimit {
+            events: ids.len(),
+            bytes: PAGE_BYTES,
+        };
+        let messages = self.messages_of(&rows, limit).await?;
+        Ok(messages
+            .into_iter()
+            .map(|message| (message.id, message))
+            .collect())
+    }
+}
+
+fn message_columns() -> String {
+    format!(
+        "m._id, m.sender_id, m.reciver_id, m.sent_at, m.recived_at, m.content_type, m.conversation_id, m.seq, {}",
+        content_columns("m.data")
+    )
+}
+
+fn participant(row: &QueryResult) -> Result<Participant, DbErr> {
+    Ok(Participant {
+        from_position: row.try_get("", "from_position")?,
+        to_position: row.try_get("", "to_position")?,
+        received_seq: row.try_get("", "received_seq")?,
+        read_seq: row.try_get("", "read_seq")?,
+    })
+}
+
+fn message(row: messages::Model, bytes: Option<Bytes>) -> Result<Message, DbErr> {
+    let sender_id = user_id(&row.sender_id)?;
+    let receiver_id = user_id(&row.receiver_id)?;
+    let content_type = ContentType::parse(&row.content_type).map_err(|e| DbErr::Custom(e.to_string()))?;
+    Ok(Message {
+        id: row.id,
+        conversation_id: ConversationId::direct(&sender_id, &receiver_id),
+        seq: row.seq,
+        sender_id,
+        receiver_id,
+        sent_at: row.sent_at.into(),
+        received_at: row.received_at.map(i64::from),
+        content: bytes.map(|bytes| Content { content_type, bytes }),
+    })
+}
+
+fn user_id(text: &str) -> Result<UserId, DbErr> {
+    UserId::parse(text).map_err(|e| DbErr::Custom(e.to_string()))
+}
+
+#[async_trait]
+impl Timeline for SqlTimeline {
+    async fn messages(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        range: MessageRange,
+    ) -> Result<MessagePage, StoreError> {
+        let head = read_head(&self.database).await?;
+        let page = self
+            .read_messages(user, conversation, &range, head.position)
+            .await;
+        let (messages, more) = page.map_err(unavailable)?;
+        Ok(MessagePage {
+            messages,
+            more,
+            cursor: head.cursor(),
+        })
+    }
+
+    async fn message(&self, user: &UserId, id: Position) -> Result<Option<Message>, StoreError> {
+        self.read_message(user, id).await.map_err(unavailable)
+    }
+
+    async fn conversations(
+        &self,
+        user: &UserId,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<ConversationPage, StoreError> {
+        let head = read_head(&self.database).await?;
+        let page = self.read_conversations(user, before, limit).await;
+        let (conversations, next_before) = page.map_err(unavailable)?;
+        Ok(ConversationPage {
+            conversations,
+            next_before,
+            cursor: head.cursor(),
+        })
+    }
+}

@@ -1,0 +1,450 @@
+//! The group commit: the only place that writes events.
+//!
+//! Commands from all connections of the node wait in one bounded queue for one task, which takes all that wait,
+//! decides and writes them in one transaction ([`transaction`]), and answers each sender after the COMMIT. While one
+//! batch commits, the next one gathers; nothing waits on a timer.
+//!
+//! What happens when something fails:
+//! - the transaction lost against another: the whole batch is decided again from fresh facts;
+//! - the connection broke, whether or not COMMIT was on its way: the same batch runs again on a new connection as an
+//!   ordinary transaction. The head lock waits for a COMMIT still in flight, the keys tell what is there, and what is
+//!   missing is written. Nothing is looked up without the lock: a plain SELECT can find nothing although the
+//!   transaction commits afterwards;
+//! - the database refuses what is written: the batch is split until the one bad command alone is refused;
+//! - a command's deadline passes: its sender learns that nothing was written, or that this is not known.
+//!
+//! When the queue is full, senders are told to come again. While the database is away they are told at once.
+
+pub(crate) mod transaction;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use chat_domain::{
+    batch::Outcome,
+    command::Command,
+    event::Recorded,
+    ids::CommandKey,
+    ports::{EventLog, ExecuteError},
+    rejection::Rejection,
+};
+use rand::Rng;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    database::{Flavor, Location},
+    session::{Session, SessionError},
+};
+
+#[derive(Debug, Clone)]
+pub struct WriterOptions {
+    /// How many commands may wait.
+    pub queue_commands: usize,
+    /// How many bytes of commands may wait.
+    pub queue_bytes: usize,
+    /// How many commands one transaction takes: a batch's time is every other node's latency.
+    pub batch_commands: usize,
+    pub batch_bytes: usize,
+    /// How long a command may wait for its answer.
+    pub command_timeout: Duration,
+    /// How long one transaction may take before its connection is given up.
+    pub transaction_timeout: Duration,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self {
+            queue_commands: 4096,
+            queue_bytes: 64 << 20,
+            batch_commands: 256,
+            batch_bytes: 1 << 20,
+            command_timeout: Duration::from_secs(10),
+            transaction_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The events of one committed batch, on their way to the tail. When that queue is full they are dropped: the tail
+/// reads them from the database.
+pub type Committed = Vec<Arc<Recorded>>;
+
+/// The door to the writer. Clones share one queue.
+#[derive(Clone)]
+pub struct GroupCommit {
+    queue: mpsc::Sender<Waiting>,
+    bytes: Arc<Semaphore>,
+    status: Arc<Status>,
+    command_timeout: Duration,
+}
+
+/// What the writer is doing, for whoever asks.
+#[derive(Debug, Default)]
+pub struct Status {
+    away: AtomicBool,
+    batches: AtomicU64,
+    commands: AtomicU64,
+}
+
+impl Status {
+    pub fn is_available(&self) -> bool {
+        !self.away.load(Ordering::Relaxed)
+    }
+
+    /// Transactions committed, and commands answered by them.
+    pub fn committed(&self) -> (u64, u64) {
+        (
+            self.batches.load(Ordering::Relaxed),
+            self.commands.load(Ordering::Relaxed),
+        )
+    }
+}
+
+struct Waiting {
+    command: Command,
+    answer: oneshot::Sender<Result<Outcome, ExecuteError>>,
+    deadline: Instant,
+    /// A COMMIT with this command in it may have been received by the database.
+    in_doubt: bool,
+    _bytes: OwnedSemaphorePermit,
+}
+
+impl Waiting {
+    fn answer(self, answer: Result<Outcome, ExecuteError>) {
+        // The sender may have gone; the command is recorded all the same.
+        let _ = self.answer.send(answer);
+    }
+
+    fn give_up(self) {
+        let answer = if self.in_doubt {
+            ExecuteError::OutcomeUnknown
+        } else {
+            ExecuteError::Unavailable
+        };
+        self.answer(Err(answer));
+    }
+}
+
+/// The task that writes. It ends when every [`GroupCommit`] is gone or `stop` was called, after what waits is done.
+pub struct WriterTask {
+    pub status: Arc<Status>,
+    stop: tokio_util::sync::CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl WriterTask {
+    /// Takes no more commands, writes those that wait, and ends.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            error!(error = %error, "the writer ended badly");
+        }
+    }
+}
+
+impl GroupCommit {
+    /// Starts the writer on a connection of its own.
+    pub fn start(
+        location: Location,
+        flavor: Flavor,
+        options: WriterOptions,
+        committed: mpsc::Sender<Committed>,
+    ) -> (Self, WriterTask) {
+        let (queue, waiting) = mpsc::channel(options.queue_commands);
+        let status = Arc::new(Status::default());
+        let stop = tokio_util::sync::CancellationToken::new();
+        let door = Self {
+            queue,
+            bytes: Arc::new(Semaphore::new(options.queue_bytes)),
+            status: status.clone(),
+            command_timeout: options.command_timeout,
+        };
+        let writer = Writer {
+            location,
+            flavor,
+            options,
+            waiting,
+            committed,
+            status: status.clone(),
+            session: None,
+            backoff: FIRST_BACKOFF,
+            stop: stop.clone(),
+        };
+        (
+            door,
+            WriterTask {
+                status,
+                stop,
+                task: tokio::spawn(writer.run()),
+            },
+        )
+    }
+
+    /// A key for a command that came without one.
+    pub fn new_key() -> CommandKey {
+        CommandKey::of_server(rand::rng().random())
+    }
+
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+}
+
+#[async_trait]
+impl EventLog for GroupCommit {
+    async fn execute(&self, command: Command) -> Result<Outcome, ExecuteError> {
+        if !self.status.is_available() {
+            return Err(ExecuteError::Unavailable);
+        }
+        let weight = u32::try_from(command.weight()).unwrap_or(u32::MAX);
+        let bytes = self
+            .bytes
+            .clone()
+            .try_acquire_many_owned(weight)
+            .map_err(|_| ExecuteError::Overloaded)?;
+        let (answer, answered) = oneshot::channel();
+        let deadline = Instant::now() + self.command_timeout;
+        let waiting = Waiting {
+            command,
+            answer,
+            deadline,
+            in_doubt: false,
+            _bytes: bytes,
+        };
+        self.queue.try_send(waiting).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => ExecuteError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => ExecuteError::Unavailable,
+        })?;
+        // The writer answers everything that it took; it can only be gone if it died with the command in hand.
+        answered.await.unwrap_or(Err(ExecuteError::OutcomeUnknown))
+    }
+}
+
+struct Writer {
+    location: Location,
+    flavor: Flavor,
+    options: WriterOptions,
+    waiting: mpsc::Receiver<Waiting>,
+    committed: mpsc::Sender<Committed>,
+    status: Arc<Status>,
+    session: Option<Session>,
+    backoff: Duration,
+    stop: tokio_util::sync::CancellationToken,
+}
+
+/// Keeps the session's silence well below the limit at which the server ends it.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const LAST_BACKOFF: Duration = Duration::from_secs(1);
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What became of the commands of one part of a batch.
+enum Settled {
+    Answered,
+    /// The database refused what the part would have written; nothing of it is there.
+    Refused(SessionError),
+}
+
+impl Writer {
+    async fn run(mut self) {
+        loop {
+            if self.session.is_none() && !self.stop.is_cancelled() {
+                self.reconnect().await;
+                continue;
+            }
+            let first = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    self.waiting.close();
+                    self.waiting.recv().await
+                }
+                first = self.waiting.recv() => first,
+                () = tokio::time::sleep(PING_INTERVAL) => {
+                    self.ping().await;
+                    continue;
+                }
+            };
+            match first {
+                Some(first) => {
+                    let batch = self.gather(first);
+                    self.commit(batch).await;
+                }
+                None => break,
+            }
+        }
+        if let Some(session) = self.session.take() {
+            session.close().await;
+        }
+    }
+
+    /// Takes what waits, up to the limits of a batch. A command that is larger than a batch goes alone.
+    fn gather(&mut self, first: Waiting) -> Vec<Waiting> {
+        let mut bytes = first.command.weight();
+        let mut batch = vec![first];
+        while batch.len() < self.options.batch_commands && bytes < self.options.batch_bytes {
+            let Ok(next) = self.waiting.try_recv() else { break };
+            bytes += next.command.weight();
+            batch.push(next);
+        }
+        batch
+    }
+
+    /// Commits and answers a batch, part by part where the database refuses something in it.
+    async fn commit(&mut self, batch: Vec<Waiting>) {
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            match self.settle(&mut part).await {
+                Settled::Answered => {}
+                Settled::Refused(error) if part.len() <= 1 => {
+                    for waiting in part {
+                        let error = &error as &dyn std::error::Error;
+                        warn!(
+                            error = %Chain(error),
+                            actor_id = %waiting.command.actor_id,
+                            "the database refused a command"
+                        );
+                        waiting.answer(Err(Rejection::CommandRefused.into()));
+                    }
+                }
+                Settled::Refused(_) => {
+                    let second = part.split_off(part.len() / 2);
+                    parts.push(second);
+                    parts.push(part);
+                }
+            }
+        }
+    }
+
+    /// Tries a part until it is committed, refused, or all its deadlines have passed.
+    async fn settle(&mut self, part: &mut Vec<Waiting>) -> Settled {
+        let mut refused_before = false;
+        loop {
+            let now = Instant::now();
+            for late in part.extract_if(.., |waiting| waiting.deadline <= now) {
+                late.give_up();
+            }
+            if part.is_empty() {
+                return Settled::Answered;
+            }
+            let Some(mut session) = self.session.take() else {
+                self.reconnect().await;
+                continue;
+            };
+            let attempt = transaction::attempt(&mut session, part);
+            match timeout(self.options.transaction_timeout, attempt).await {
+                Ok(Ok(batch)) => {
+                    self.session = Some(session);
+                    self.finish(std::mem::take(part), batch);
+                    return Settled::Answered;
+                }
+                Ok(Err(SessionError::Retry(error))) => {
+                    info!(error = %error, "a batch is decided again");
+                    self.roll_back(session).await;
+                }
+                Ok(Err(refused @ SessionError::Refused(_))) => {
+                    self.roll_back(session).await;
+                    // Once more from fresh facts: a duplicate may be the trace of an attempt with an unknown outcome.
+                    if refused_before {
+                        return Settled::Refused(refused);
+                    }
+                    refused_before = true;
+                }
+                Ok(Err(SessionError::Away(error))) => {
+                    warn!(error = %error, "the writer lost its connection; the batch runs again on a new one");
+                }
+                Err(_) => warn!("a transaction took too long; its connection is given up"),
+            }
+        }
+    }
+
+    fn finish(&self, part: Vec<Waiting>, batch: chat_domain::batch::Batch) {
+        self.status.batches.fetch_add(1, Ordering::Relaxed);
+        self.status
+            .commands
+            .fetch_add(part.len() as u64, Ordering::Relaxed);
+        if !batch.recorded.is_empty() {
+            let _ = self.committed.try_send(batch.recorded);
+        }
+        for (waiting, outcome) in part.into_iter().zip(batch.outcomes) {
+            waiting.answer(outcome.map_err(ExecuteError::Rejected));
+        }
+    }
+
+    /// Ends the transaction and keeps the session, or drops both.
+    async fn roll_back(&mut self, mut session: Session) {
+        let rollback = session.script("ROLLBACK".into());
+        if let Ok(Ok(_)) = timeout(ROLLBACK_TIMEOUT, rollback).await {
+            self.session = Some(session);
+        }
+    }
+
+    async fn ping(&mut self) {
+        let Some(mut session) = self.session.take() else {
+            return;
+        };
+        if let Ok(Ok(())) = timeout(self.options.transaction_timeout, session.ping()).await {
+            self.session = Some(session);
+        }
+    }
+
+    /// Connects, or refuses what waits and pauses for a while that grows up to a bound.
+    async fn reconnect(&mut self) {
+        let connected = async {
+            let mut session = Session::connect(&self.location, self.flavor).await?;
+            crate::session::presence::take(&mut session).await?;
+            Ok::<_, SessionError>(session)
+        };
+        match connected.await {
+            Ok(session) => {
+                if self.status.away.swap(false, Ordering::Relaxed) {
+                    info!("the database is back");
+                }
+                self.backoff = FIRST_BACKOFF;
+                self.session = Some(session);
+            }
+            Err(error) => {
+                if !self.status.away.swap(true, Ordering::Relaxed) {
+                    error!(error = %Chain(&error), "the database is away; commands are refused until it is back");
+                }
+                let pause = Instant::now() + self.backoff;
+                self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
+                // What was queued before the door knew is refused now, not after its deadline.
+                loop {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(pause) => break,
+                        () = self.stop.cancelled() => break,
+                        waiting = self.waiting.recv() => match waiting {
+                            Some(waiting) => waiting.give_up(),
+                            None => break,
+                        },
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+pub(crate) struct Chain<'e>(pub(crate) &'e dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! One transaction of the group commit, in two round trips: take the head lock and read the facts, then write the
+//! events with their projections and commit. Between the two, nothing is awaited.
+
+use chat_domain::{
+    Micros, Position,
+    batch::{Batch, decide_batch},
+    event::{Event, MESSAGE_SENT, Recorded},
+    facts::{Conversation, Earlier, Facts, MessagePlace, Needs, Participant},
+    ids::{CommandKey, ConversationId, ConversationNumber, UserId},
+};
+use sea_orm::{DbErr, QueryResult, sqlx};
+
+use super::Waiting;
+use crate::{
+    database::Flavor,
+    rows,
+    session::{Session, SessionError},
+    sql,
+};
+
+/// Decides the commands and commits what they lead to. On an error the transaction may still be open.
+pub(super) async fn attempt(session: &mut Session, part: &mut [Waiting]) -> Result<Batch, SessionError> {
+    let flavor = session.flavor;
+    let needs = Needs::of(part.iter().map(|waiting| &waiting.command));
+    // A key that the server made for a command which was never sent to the database is nowhere yet.
+    let keys = part
+        .iter()
+        .filter(|w| w.in_doubt || !w.command.key.is_of_server());
+    let keys: Vec<_> = keys.map(|w| (&w.command.actor_id, &w.command.key)).collect();
+    let rows = session.script(read_facts(flavor, &needs, &keys)).await?;
+    let (head, now, mut facts) = facts(&rows).map_err(unreadable)?;
+
+    let batch = decide_batch(&mut facts, part.iter().map(|waiting| &waiting.command), head, now);
+    if batch.recorded.is_empty() {
+        session.script("ROLLBACK".into()).await?;
+        return Ok(batch);
+    }
+    // From here on the COMMIT may be received, whatever the answer.
+    for waiting in part.iter_mut() {
+        waiting.in_doubt = true;
+    }
+    session.script(write(flavor, &batch.recorded, &facts)).await?;
+    Ok(batch)
+}
+
+fn unreadable(error: DbErr) -> SessionError {
+    SessionError::Away(sqlx::Error::Decode(Box::new(error)))
+}
+
+/// Takes the head lock, draws the time, and reads what the batch needs. Each row begins with a letter for what it is.
+fn read_facts(flavor: Flavor, needs: &Needs, keys: &[(&UserId, &CommandKey)]) -> String {
+    let mut script = format!(
+        "{}; UPDATE log_head SET last_time = {}(last_time, {}) WHERE id = 1; \
+         SELECT 'h' AS fact, position, last_time FROM log_head WHERE id = 1",
+        flavor.begin(),
+        flavor.greatest(),
+        flavor.now_micros(),
+    );
+    if !keys.is_empty() {
+        let mut by_actor: std::collections::BTreeMap<&UserId, Vec<&CommandKey>> = Default::default();
+        for (actor, key) in keys {
+            by_actor.entry(actor).or_default().push(key);
+        }
+        let mut terms = String::new();
+        for (actor, keys) in by_actor {
+            let separator = if terms.is_empty() { "" } else { " OR " };
+            let keys = sql::list(keys.iter().map(|key| sql::text(flavor, key.as_str())));
+            terms += &format!(
+                "{separator}(actor_id = {} AND command_key IN ({keys}))",
+                sql::user(actor)
+            );
+        }
+        script += &format!(
+            "; SELECT 'k' AS fact, position, actor_id, command_key, command_hash FROM outbox WHERE {terms}"
+        );
+    }
+    let members = sql::list(needs.participants.iter().map(sql::user));
+    if !needs.conversations.is_empty() {
+        let names = sql::list(needs.conversations.iter().map(sql::conversation));
+        script += &format!(
+            "; SELECT 'c' AS fact, {CONVERSATION} FROM conversations c JOIN participants p \
+             ON p.conversation_id = c.id WHERE c.name IN ({names}) AND p.user_id IN ({members})"
+        );
+    }
+    if !needs.messages.is_empty() {
+        let ids = sql::list(&needs.messages);
+        script += &format!(
+            "; SELECT 'm' AS fact, m._id AS message_id, m.seq AS message_seq, {CONVERSATION} FROM messages m \
+             JOIN conversations c ON c.id = m.conversation_id JOIN participants p ON p.conversation_id = c.id \
+             WHERE m._id IN ({ids}) AND p.user_id IN ({members})"
+        );
+    }
+    script
+}
+
+const CONVERSATION: &str = "c.id, c.name, c.seq, c.last_position, c.last_message_id, p.user_id, p.from_position, \
+     p.to_position, p.received_seq, p.read_seq";
+
+/// The head, the time drawn, and the facts.
+fn facts(rows: &[QueryResult]) -> Result<(Position, Micros, Facts), DbErr> {
+    let mut head = None;
+    let mut facts = Facts::default();
+    for row in rows {
+        match row.try_get::<String>("", "fact")?.as_str() {
+            "h" => head = Some((row.try_get("", "position")?, row.try_get("", "last_time")?)),
+            "k" => {
+                let actor = user(row, "actor_id")?;
+                let key = CommandKey::stored(&row.try_get::<String>("", "command_key")?).map_err(custom)?;
+                let hash: Vec<u8> = row.try_get("", "command_hash")?;
+                let hash = hash
+                    .try_into()
+                    .map_err(|_| DbErr::Custom("a hash that is not 32 bytes".into()))?;
+                facts.keys.insert(
+                    (actor, key),
+                    Earlier {
+                        position: row.try_get("", "position")?,
+                        hash,
+                    },
+                );
+            }
+            kind => {
+                let id = conversation(&mut facts, row)?;
+                if kind == "m" {
+                    let place = MessagePlace {
+                        conversation_id: id,
+                        seq: row.try_get("", "message_seq")?,
+                    };
+                    facts.messages.insert(row.try_get("", "message_id")?, place);
+                }
+            }
+        }
+    }
+    let (position, time) = head.ok_or_else(|| DbErr::RecordNotFound("log_head".into()))?;
+    Ok((position, time, facts))
+}
+
+fn conversation(facts: &mut Facts, row: &QueryResult) -> Result<ConversationId, DbErr> {
+    let id = ConversationId::parse(&row.try_get::<String>("", "name")?).map_err(custom)?;
+    facts.conversations.insert(
+        id.clone(),
+        Conversation {
+            number: ConversationNumber(row.try_get("", "id")?),
+            seq: row.try_get("", "seq")?,
+            last_position: row.try_get("", "last_position")?,
+            last_message_id: row.try_get("", "last_message_id")?,
+        },
+    );
+    facts.participants.insert(
+        (id.clone(), user(row, "user_id")?),
+        Participant {
+            from_position: row.try_get("", "from_position")?,
+            to_position: row.try_get("", "to_position")?,
+            received_seq: row.try_get("", "received_seq")?,
+            read_seq: row.try_get("", "read_seq")?,
+        },
+    );
+    Ok(id)
+}
+
+fn user(row: &QueryResult, column: &str) -> Result<UserId, DbErr> {
+    UserId::parse(&row.try_get::<String>("", column)?).map_err(custom)
+}
+
+fn custom(error: impl std::error::Error) -> DbErr {
+    DbErr::Custom(error.to_string())
+}
+
+/// The events, the projections that they change, the head, and the COMMIT.
+fn write(flavor: Flavor, recorded: &[std::sync::Arc<Recorded>], facts: &Facts) -> String {
+    let (Some(first), Some(last)) = (recorded.first(), recorded.last()) else {
+        return "ROLLBACK".into();
+    };
+    let (first, last) = (first.position, last.position);
+    let events = sql::list(recorded.iter().map(|recorded| rows::values(flavor, recorded)));
+    let mut script = format!("INSERT INTO outbox ({}) VALUES {events}", rows::COLUMNS);
+    if recorded
+        .iter()
+        .any(|r| matches!(r.event, Event::MessageSent { .. }))
+    {
+        script += "; ";
+        script += &project_messages(flavor, first, last);
+    }
+    for upsert in project_conversations(flavor, recorded, facts) {
+        script += "; ";
+        script += &upsert;
+    }
+    script += &format!("; UPDATE log_head SET position = {last} WHERE id = 1; COMMIT");
+    script
+}
+
+/// Copies messages from the log into their projection, inside the database: their content crosses the wire once.
+pub(crate) fn project_messages(flavor: Flavor, first: Position, last: Position) -> String {
+    format!(
+        "INSERT INTO messages (_id, sender_id, reciver_id, sent_at, recived_at, data, content_type, \
+         conversation_id, seq) SELECT position, actor_id, receiver_id, {}, NULL, content, content_type, \
+         conversation_id, seq FROM outbox WHERE position BETWEEN {first} AND {last} AND type = '{MESSAGE_SENT}'",
+        flavor.seconds("occurred_at"),
+    )
+}
+
+/// Writes the conversations and marks that the events changed, as they are after the last of them.
+fn project_conversations(
+    flavor: Flavor,
+    recorded: &[std::sync::Arc<Recorded>],
+    facts: &Facts,
+) -> Vec<String> {
+    let mut conversations = std::collections::BTreeSet::new();
+    let mut participants = std::collections::BTreeSet::new();
+    for event in recorded {
+        conversations.insert(&event.conversation_id);
+        participants.insert((&event.conversation_id, &event.actor_id));
+        // The event that began the conversation gave it its number, and made its members participants.
+        if event.conversation.0 == event.position {
+            participants.extend(event.audience().map(|member| (&event.conversation_id, member)));
+        }
+    }
+    let rows = conversations
+        .iter()
+        .filter_map(|id| Some((*id, facts.conversations.get(*id)?)));
+    let mut scripts = vec![upsert_conversations(flavor, rows)];
+    let rows = participants.iter().filter_map(|(id, user)| {
+        let participant = facts.participants.get(&((*id).clone(), (*user).clone()))?;
+        Some((facts.conversations.get(*id)?.number, *user, participant))
+    });
+    scripts.push(upsert_participants(flavor, rows));
+    scripts
+}
+
+pub(crate) fn upsert_conversations<'f>(
+    flavor: Flavor,
+    rows: impl Iterator<Item = (&'f ConversationId, &'f Conversation)>,
+) -> String {
+    let rows = sql::list(rows.map(|(id, c)| {
+        let Conversation {
+            number,
+            seq,
+            last_position,
+            last_message_id,
+        } = c;
+        format!(
+            "({},{},{seq},{last_position},{last_message_id})",
+            number.0,
+            sql::conversation(id)
+        )
+    }));
+    format!(
+        "INSERT INTO conversations (id, name, seq, last_position, last_message_id) VALUES {rows} {}",
+        flavor.on_conflict("id", &["seq", "last_position", "last_message_id"])
+    )
+}
+
+pub(crate) fn upsert_participants<'f>(
+    flavor: Flavor,
+    rows: impl Iterator<Item = (ConversationNumber, &'f UserId, &'f Participant)>,
+) -> String {
+    let rows = sql::list(rows.map(|(number, user, p)| {
+        let to = sql::optional_number(p.to_position);
+        let (from, received, read) = (p.from_position, p.received_seq, p.read_seq);
+        format!("({},{},{from},{to},{received},{read})", sql::user(user), number.0)
+    }));
+    format!(
+        "INSERT INTO participants (user_id, conversation_id, from_position, to_position, received_seq, read_seq) \
+         VALUES {rows} {}",
+        flavor.on_conflict(
+            "user_id, conversation_id",
+            &["to_position", "received_seq", "read_seq"]
+        )
+    )
+}

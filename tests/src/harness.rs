@@ -1,0 +1,22 @@
+//! The parts of the harness, from the ground up.
+
+pub mod wait;
+
+pub mod guard;
+
+pub mod databases;
+
+pub mod server;
+
+pub mod client;
+
+pub mod events;
+
+pub mod proxy;
+
+pub use client::{Client, Problem, Reply, ok, reply};
+pub use databases::{Database, DatabaseServer, Kind};
+pub use events::{Events, Frame, StalledEvents};
+pub use proxy::{CommitFault, Proxy};
+pub use server::{Outcome, Server, run};
+pub use wait::{eventually, free_port};

@@ -1,0 +1,325 @@
+//! A private MariaDB or MySQL server, that of the test process or a test's own.
+
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::Command,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::Signal,
+    unistd::{Uid, User},
+};
+use sea_orm::sqlx::{self, Connection, MySqlConnection, mysql::MySqlConnectOptions};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::{Database, GRANTS, Kind, Place, available};
+use crate::harness::{
+    guard::{Process, temporary_folder},
+    wait::{free_port, random_name},
+};
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A private MariaDB or MySQL server: its folder, its port, and its process while it runs.
+#[derive(Debug)]
+pub struct DatabaseServer {
+    kind: Kind,
+    program: PathBuf,
+    arguments: Vec<String>,
+    address: Address,
+    // Before the folder, so that the process is gone when the folder goes.
+    process: Option<Process>,
+    folder: TempDir,
+    users: Mutex<Vec<(String, String)>>,
+}
+
+impl DatabaseServer {
+    /// A server of the test's own, with more arguments, which it may kill, stop and start again.
+    pub async fn dedicated(kind: Kind, arguments: &[&str]) -> DatabaseServer {
+        let folder = temporary_folder(match kind {
+            Kind::Sqlite => panic!("SQLite has no server"),
+            Kind::MariaDb => "mariadb",
+            Kind::MySql => "mysql",
+        });
+        let mut server = DatabaseServer {
+            kind,
+            program: available::program(kind).await,
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            address: Address {
+                port: free_port(),
+                root_password: random_name(20),
+            },
+            process: None,
+            folder,
+            users: Mutex::default(),
+        };
+        server.initialize().await;
+        while !server.try_start().await {
+            server.address.port = free_port();
+        }
+        server
+    }
+
+    /// The server of this test process.
+    pub(super) async fn shared(kind: Kind) -> &'static DatabaseServer {
+        static MARIADB: OnceCell<DatabaseServer> = OnceCell::const_new();
+        static MYSQL: OnceCell<DatabaseServer> = OnceCell::const_new();
+        let server = match kind {
+            Kind::Sqlite => panic!("SQLite has no server"),
+            Kind::MariaDb => &MARIADB,
+            Kind::MySql => &MYSQL,
+        };
+        server
+            .get_or_init(|| async {
+                let server = DatabaseServer::dedicated(kind, &[]).await;
+                available::tell_version(kind, &server.version().await);
+                server
+            })
+            .await
+    }
+
+    /// A fresh, empty database on this server, and a user for it.
+    pub async fn fresh(&self) -> Database {
+        let name = format!("chat_{}", random_name(10));
+        let (user, password) = (name.clone(), random_name(20));
+        self.execute(&format!(
+            "CREATE DATABASE `{name}`; CREATE USER `{user}`@`%` IDENTIFIED BY '{password}'; \
+             GRANT {GRANTS} ON `{pattern}`.* TO `{user}`@`%`",
+            // An underscore in a GRANT stands for any character.
+            pattern = name.replace('_', "\\_"),
+        ))
+        .await;
+        self.log_in_once(&user, &password).await;
+        self.users
+            .lock()
+            .expect("no panic under the lock")
+            .push((user.clone(), password.clone()));
+        let place = Place::Server {
+            address: self.address.clone(),
+            name,
+            user,
+            password,
+        };
+        Database {
+            kind: self.kind,
+            place,
+            root: OnceCell::new(),
+        }
+    }
+
+    /// Runs statements as root.
+    pub async fn execute(&self, sql: &str) {
+        let mut root = self.connect().await.expect("root connects");
+        let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut root).await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port
+    }
+
+    /// The pid of the running server.
+    pub fn pid(&self) -> u32 {
+        self.running().pid()
+    }
+
+    /// SIGKILL, as when the machine lost its power but not its disk's cache.
+    pub async fn kill9(&mut self) {
+        self.process
+            .take()
+            .expect("the database server runs")
+            .kill9()
+            .await;
+    }
+
+    /// A clean shutdown.
+    pub async fn stop(&mut self) {
+        let mut process = self.process.take().expect("the database server runs");
+        process.signal(Signal::SIGTERM);
+        process.wait(START_LIMIT).await;
+    }
+
+    /// Freezes it: connections stay open and nothing answers.
+    pub fn sigstop(&self) {
+        self.running().signal(Signal::SIGSTOP);
+    }
+
+    pub fn sigcont(&self) {
+        self.running().signal(Signal::SIGCONT);
+    }
+
+    /// Starts it again after [`kill9`](Self::kill9) or [`stop`](Self::stop): same port, same data, same arguments.
+    pub async fn start(&mut self) {
+        assert!(self.process.is_none(), "the database server still runs");
+        assert!(self.try_start().await, "port {} was taken meanwhile", self.port());
+        let users = self.users.lock().expect("no panic under the lock").clone();
+        for (user, password) in users {
+            self.log_in_once(&user, &password).await;
+        }
+    }
+
+    /// What the server writes about itself.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn running(&self) -> &Process {
+        self.process.as_ref().expect("the database server runs")
+    }
+
+    async fn version(&self) -> String {
+        let mut root = self.connect().await.expect("root connects");
+        sqlx::query_scalar("SELECT VERSION()")
+            .fetch_one(&mut root)
+            .await
+            .expect("the server has a version")
+    }
+
+    async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
+        MySqlConnection::connect_with(&self.address.options()).await
+    }
+
+    /// Logs a user in over TLS, after which MySQL knows its password and takes it without TLS too. Only so can a proxy
+    /// read along: sqlx has no other way to a `caching_sha2_password` account on a plain connection.
+    async fn log_in_once(&self, user: &str, password: &str) {
+        if self.kind == Kind::MySql {
+            let options = self.address.options().username(user).password(password);
+            MySqlConnection::connect_with(&options)
+                .await
+                .expect("the new user may log in");
+        }
+    }
+
+    /// Makes the data folder.
+    async fn initialize(&self) {
+        let data = format!("--datadir={}", self.folder.path().join("data").display());
+        let program = match self.kind {
+            Kind::MariaDb => PathBuf::from("mariadb-install-db"),
+            _ => self.program.clone(),
+        };
+        let mut process = Process::start(&program, |command| {
+            self.at_home(command);
+            if self.kind == Kind::MariaDb {
+                command.args([
+                    "--no-defaults",
+                    "--auth-root-authentication-method=normal",
+                    "--skip-test-db",
+                ]);
+                command.arg(user_argument());
+            } else {
+                command.arg("--initialize-insecure");
+            }
+            command.arg(data);
+        })
+        .await;
+        assert_eq!(
+            process.wait(START_LIMIT).await,
+            0,
+            "{program:?} failed:\n{}",
+            self.log()
+        );
+    }
+
+    /// Starts the server and waits until it answers. False when somebody else took its port.
+    async fn try_start(&mut self) -> bool {
+        let folder = self.folder.path();
+        let path = |name: &str| folder.join(name).display().to_string();
+        let init = path("init.sql");
+        let password = &self.address.root_password;
+        // On one line each, and harmless when run again at the next start.
+        let root = format!(
+            "CREATE USER IF NOT EXISTS root@`127.0.0.1` IDENTIFIED BY '{password}';\n\
+             ALTER USER root@`127.0.0.1` IDENTIFIED BY '{password}';\n\
+             GRANT ALL PRIVILEGES ON *.* TO root@`127.0.0.1` WITH GRANT OPTION;\n"
+        );
+        std::fs::write(&init, root).expect("the temporary folder takes files");
+        let mut process = Process::start(&self.program, |command| {
+            if self.kind == Kind::MariaDb {
+                command.args(["--no-defaults".into(), user_argument()]);
+            } else {
+                command.args(["--mysqlx=OFF", "--performance-schema=OFF", "--sync-binlog=1"]);
+            }
+            command
+                .arg(format!("--datadir={}", path("data")))
+                .arg(format!("--socket={}", path("socket")))
+                .arg(format!("--pid-file={}", path("pid")))
+                .arg(format!("--init-file={init}"))
+                .arg(format!("--port={}", self.address.port))
+                .args(["--bind-address=127.0.0.1", "--skip-name-resolve"])
+                .args([
+                    "--innodb-flush-log-at-trx-commit=1",
+                    "--innodb-buffer-pool-size=128M",
+                ])
+                .args(["--max-connections=1000", "--max-allowed-packet=64M"])
+                .args(&self.arguments);
+            self.at_home(command);
+        })
+        .await;
+        let begin = Instant::now();
+        loop {
+            match self.connect().await {
+                Ok(_) => break,
+                Err(_) if process.exit_code().is_some() => {
+                    let log = self.log();
+                    assert!(
+                        log.contains("already in use"),
+                        "the database server did not start:\n{log}"
+                    );
+                    return false;
+                }
+                Err(error) => {
+                    assert!(begin.elapsed() < START_LIMIT, "{error}; its log:\n{}", self.log());
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+        self.process = Some(process);
+        true
+    }
+
+    /// Output into its log, and temporary tables into its own folder: a MariaDB that starts clears away those of others
+    /// that share /tmp with it (of six that were set up at once, two failed).
+    fn at_home(&self, command: &mut Command) {
+        let log = || {
+            File::options()
+                .append(true)
+                .create(true)
+                .open(self.folder.path().join("log"))
+        };
+        let log = || log().expect("the temporary folder takes files");
+        command
+            .env("TMPDIR", self.folder.path())
+            .stdout(log())
+            .stderr(log());
+    }
+}
+
+/// MariaDB refuses to run as root unless told to.
+fn user_argument() -> String {
+    let user = User::from_uid(Uid::effective())
+        .ok()
+        .flatten()
+        .expect("we are somebody");
+    format!("--user={}", user.name)
+}
+
+/// How to reach a database server as root.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    pub(super) port: u16,
+    pub(super) root_password: String,
+}
+
+impl Address {
+    pub(super) fn options(&self) -> MySqlConnectOptions {
+        MySqlConnectOptions::new()
+            .host("127.0.0.1")
+            .port(self.port)
+            .username("root")
+            .password(&self.root_password)
+    }
+}

@@ -1,0 +1,249 @@
+//! A TCP proxy that breaks connections on command: between the server and its database, or a client and the server.
+//!
+//! It also reads along for MySQL's COMMIT, so that the outcome of a commit gets lost for real: the writer must find
+//! out what happened, and every way in which it may have happened can be made here.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use rand::Rng;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+use super::databases::Database;
+
+/// What becomes of a COMMIT; the client's connection is cut in each case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitFault {
+    /// The server commits, its answer never arrives.
+    AnswerLost,
+    /// The server never sees it and rolls back.
+    CommitLost,
+    /// The client is cut at once; the server sees the COMMIT only after this time, and holds its locks until then.
+    CommitLate(Duration),
+}
+
+/// Forwards what comes to its port. Dropped, it cuts everything.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    orders: watch::Sender<Orders>,
+    commits: Mutex<Commits>,
+}
+
+/// What every connection follows.
+#[derive(Clone, Debug, Default)]
+struct Orders {
+    refuse: bool,
+    stall: bool,
+    delay: Duration,
+    /// A connection that began in an earlier generation ends.
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Commits {
+    fault: CommitFault,
+    next: u64,
+    probability: f64,
+    broken: u64,
+}
+
+impl Proxy {
+    /// Forwards to a port of 127.0.0.1.
+    pub async fn to(port: u16) -> Proxy {
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a free port");
+        let port = listener
+            .local_addr()
+            .expect("a bound socket has an address")
+            .port();
+        let commits = Commits {
+            fault: CommitFault::AnswerLost,
+            next: 0,
+            probability: 0.0,
+            broken: 0,
+        };
+        let shared = Arc::new(Shared {
+            orders: watch::channel(Orders::default()).0,
+            commits: Mutex::new(commits),
+        });
+        let accepting = tokio::spawn(accept(listener, target, shared.clone()));
+        Proxy {
+            port,
+            shared,
+            accepting,
+        }
+    }
+
+    /// In front of a database's server; see [`url`](Self::url).
+    pub async fn before(database: &Database) -> Proxy {
+        Proxy::to(database.port()).await
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The database through this proxy, without TLS, so that the proxy can read along.
+    pub fn url(&self, database: &Database) -> String {
+        format!("{}?ssl-mode=disabled", database.url_at(self.port))
+    }
+
+    /// Ends all connections; new ones are served.
+    pub fn cut(&self) {
+        self.shared.orders.send_modify(|orders| orders.generation += 1);
+    }
+
+    /// Whether new connections are closed at once.
+    pub fn refuse(&self, refuse: bool) {
+        self.shared.orders.send_modify(|orders| orders.refuse = refuse);
+    }
+
+    /// Whether nothing is forwarded any more while connections stay open, as when a firewall forgot them.
+    pub fn stall(&self, stall: bool) {
+        self.shared.orders.send_modify(|orders| orders.stall = stall);
+    }
+
+    /// How long everything is held back, in each direction.
+    pub fn delay(&self, delay: Duration) {
+        self.shared.orders.send_modify(|orders| orders.delay = delay);
+    }
+
+    /// Breaks the next `count` commits.
+    pub fn break_next_commits(&self, fault: CommitFault, count: u64) {
+        let mut commits = self.shared.commits();
+        (commits.fault, commits.next) = (fault, count);
+    }
+
+    /// Breaks each commit with this probability, until called with 0.
+    pub fn break_commits(&self, fault: CommitFault, probability: f64) {
+        let mut commits = self.shared.commits();
+        (commits.fault, commits.probability) = (fault, probability);
+    }
+
+    /// How many commits were broken so far.
+    pub fn commits_broken(&self) -> u64 {
+        self.shared.commits().broken
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.cut();
+        self.accepting.abort();
+    }
+}
+
+impl Shared {
+    fn commits(&self) -> std::sync::MutexGuard<'_, Commits> {
+        self.commits.lock().expect("no panic under the lock")
+    }
+
+    /// Whether this chunk from the client is a COMMIT to be broken, and how.
+    fn fault(&self, chunk: &[u8]) -> Option<CommitFault> {
+        if !chunk.windows(6).any(|window| window == b"COMMIT") {
+            return None;
+        }
+        let mut commits = self.commits();
+        let counted = commits.next > 0;
+        if !counted && !rand::rng().random_bool(commits.probability) {
+            return None;
+        }
+        commits.next -= u64::from(counted);
+        commits.broken += 1;
+        Some(commits.fault)
+    }
+}
+
+async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let mut orders = shared.orders.subscribe();
+            let Orders {
+                refuse, generation, ..
+            } = *orders.borrow();
+            if refuse {
+                return;
+            }
+            let cut = async move {
+                orders
+                    .wait_for(|orders| orders.generation != generation)
+                    .await
+                    .map(drop)
+            };
+            tokio::select! {
+                _ = cut => {}
+                _ = connection(client, target, &shared) => {}
+            }
+        });
+    }
+}
+
+async fn connection(client: TcpStream, target: SocketAddr, shared: &Shared) -> io::Result<()> {
+    let server = TcpStream::connect(target).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let mut broken = None;
+    tokio::select! {
+        ended = forward(&mut from_server, &mut to_client, shared, |_| false) => ended?,
+        ended = forward(&mut from_client, &mut to_server, shared, |chunk| {
+            broken = shared.fault(chunk).map(|fault| (fault, chunk.to_vec()));
+            broken.is_some()
+        }) => ended?,
+    }
+    drop((from_client, to_client));
+    // The client is cut; what the server sees is up to the fault. Its answer is awaited before its connection is
+    // closed, or the reset could overtake the COMMIT.
+    let Some((fault, commit)) = broken else {
+        return Ok(());
+    };
+    match fault {
+        CommitFault::CommitLost => return Ok(()),
+        CommitFault::CommitLate(time) => tokio::time::sleep(time).await,
+        CommitFault::AnswerLost => {}
+    }
+    to_server.write_all(&commit).await?;
+    from_server.read(&mut [0; 1024]).await.map(drop)
+}
+
+/// Copies until the end of `from`, or until `stop` holds for a chunk, which is then not forwarded.
+async fn forward(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    shared: &Shared,
+    mut stop: impl FnMut(&[u8]) -> bool,
+) -> io::Result<()> {
+    let mut orders = shared.orders.subscribe();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        let delay = orders.borrow().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let _ = orders.wait_for(|orders| !orders.stall).await;
+        if length == 0 || stop(&buffer[..length]) {
+            return Ok(());
+        }
+        to.write_all(&buffer[..length]).await?;
+    }
+}

@@ -1,0 +1,343 @@
+//! The server under test: the real binary, configured as in production, on a free port of 127.0.0.1.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::{
+    client::Client,
+    databases::Database,
+    guard::{Process, temporary_folder},
+    wait::{eventually, free_port, random_name},
+};
+
+const READY_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+const COMMAND_LIMIT: Duration = Duration::from_secs(300);
+
+/// A server on a database. Dropped, it is killed; when the test fails, the end of its log is shown.
+#[derive(Debug)]
+pub struct Server {
+    port: u16,
+    settings: BTreeMap<String, String>,
+    // Before the folder, so that the process is gone when the folder goes.
+    process: Option<Process>,
+    folder: TempDir,
+}
+
+/// What a command of the binary did.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Server {
+    /// Starts the server and waits until it is ready. The settings are added to the harness's own and win over them:
+    /// `("CHAT_DATABASE_URL", &proxy.url(&database))` puts a proxy in between.
+    pub async fn start(database: &Database, settings: &[(&str, &str)]) -> Server {
+        let mut server = Server::spawn(database, settings).await;
+        loop {
+            server.ready_or_ended().await;
+            if server.is_running() {
+                return server;
+            }
+            assert!(
+                server.log().contains("already in use"),
+                "the server ended before it was ready"
+            );
+            server.port = free_port();
+            server.respawn().await;
+        }
+    }
+
+    /// Starts the server without waiting for anything.
+    pub async fn spawn(database: &Database, settings: &[(&str, &str)]) -> Server {
+        let mut server = Server {
+            port: free_port(),
+            settings: all_settings(database, settings),
+            process: None,
+            folder: temporary_folder("server"),
+        };
+        server.respawn().await;
+        server
+    }
+
+    /// Waits until `/readyz` says 200.
+    pub async fn ready(&self) {
+        self.ready_or_ended().await;
+        assert!(self.is_running(), "the server ended before it was ready");
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.running().pid()
+    }
+
+    /// A token for a user, good for an hour, on every server of this test process.
+    pub fn token(&self, user: &str) -> String {
+        token(&json!({"sub": user, "exp": now() + 3600}))
+    }
+
+    /// A client that speaks for a user.
+    pub fn client(&self, user: &str) -> Client {
+        Client::new(&self.url(), &self.token(user))
+    }
+
+    /// What it has written to stderr so far, over all its starts.
+    pub fn log(&self) -> String {
+        read(&self.log_path())
+    }
+
+    /// Runs a command of the binary with this server's settings, whether it runs or not.
+    pub async fn run(&self, arguments: &[&str]) -> Outcome {
+        run_with(&self.settings, arguments).await
+    }
+
+    /// Whether the process is there; a frozen one is.
+    pub fn is_running(&self) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|process| Path::new(&format!("/proc/{}", process.pid())).exists())
+    }
+
+    /// SIGKILL, as when the machine was gone.
+    pub async fn kill9(&mut self) {
+        self.process.take().expect("the server runs").kill9().await;
+    }
+
+    /// SIGTERM; waits for the end and asserts that it was a clean one.
+    pub async fn stop(&mut self) {
+        self.running().signal(Signal::SIGTERM);
+        assert_eq!(self.exit(STOP_LIMIT).await, 0, "the exit code after SIGTERM");
+    }
+
+    /// Waits until it ends by itself and gives the exit code.
+    pub async fn exit(&mut self, limit: Duration) -> i32 {
+        let code = self.process.as_mut().expect("the server runs").wait(limit).await;
+        self.process = None;
+        code
+    }
+
+    /// Sends a signal and waits for nothing.
+    pub fn signal(&self, signal: Signal) {
+        self.running().signal(signal);
+    }
+
+    /// Freezes it: connections stay open and nothing answers.
+    pub fn sigstop(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub fn sigcont(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Starts it again with the same settings on the same port, after a SIGKILL if it still runs; waits until ready.
+    pub async fn restart(&mut self) {
+        self.respawn().await;
+        self.ready().await;
+    }
+
+    /// As [`restart`](Self::restart), without waiting.
+    pub async fn respawn(&mut self) {
+        self.process = None;
+        let process = start(&self.settings, self.folder.path(), |command| {
+            command
+                .env("CHAT_LISTEN", format!("127.0.0.1:{}", self.port))
+                .stderr(append(&self.log_path()));
+        });
+        self.process = Some(process.await);
+    }
+
+    /// Changes a setting for the next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.into(), value.into());
+    }
+
+    async fn ready_or_ended(&self) {
+        eventually("the server is ready", READY_LIMIT, || async {
+            let ready = self
+                .client("nobody")
+                .get("/readyz")
+                .timeout(Duration::from_secs(5))
+                .send()
+                .await;
+            ready.is_ok_and(|answer| answer.status() == 200) || !self.is_running()
+        })
+        .await;
+    }
+
+    fn running(&self) -> &Process {
+        self.process.as_ref().expect("the server runs")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("stderr")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = self.log();
+            let from = log.lines().count().saturating_sub(60);
+            let tail: Vec<_> = log.lines().skip(from).collect();
+            eprintln!(
+                "--- the end of the log of the server on port {}:\n{}\n---",
+                self.port,
+                tail.join("\n")
+            );
+        }
+    }
+}
+
+/// Runs a command of the binary, `["verify"]` say, on a database, and waits for its end.
+pub async fn run(database: &Database, arguments: &[&str], settings: &[(&str, &str)]) -> Outcome {
+    run_with(&all_settings(database, settings), arguments).await
+}
+
+async fn run_with(settings: &BTreeMap<String, String>, arguments: &[&str]) -> Outcome {
+    let folder = temporary_folder("command");
+    let (stdout, stderr) = (folder.path().join("stdout"), folder.path().join("stderr"));
+    let mut process = start(settings, folder.path(), |command| {
+        command
+            .args(arguments)
+            .stdout(append(&stdout))
+            .stderr(append(&stderr));
+    })
+    .await;
+    let code = process.wait(COMMAND_LIMIT).await;
+    Outcome {
+        code,
+        stdout: read(&stdout),
+        stderr: read(&stderr),
+    }
+}
+
+/// Signs a token with any claims, as the user-management service would.
+pub fn token(claims: &Value) -> String {
+    let key = EncodingKey::from_secret(jwt_secret().as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).expect("claims are JSON")
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("the clock is past 1970")
+        .as_secs()
+}
+
+/// One for all servers of this test process, so that tokens are good on each node.
+pub fn jwt_secret() -> &'static str {
+    static SECRET: OnceLock<String> = OnceLock::new();
+    SECRET.get_or_init(|| random_name(48))
+}
+
+fn all_settings(database: &Database, settings: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let ours = [
+        ("CHAT_DATABASE_URL", database.url()),
+        ("CHAT_JWT_SECRET", jwt_secret().into()),
+    ];
+    let ours = ours.into_iter().map(|(name, value)| (name.to_string(), value));
+    ours.chain(
+        settings
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string())),
+    )
+    .collect()
+}
+
+/// Starts the binary with these settings and with none of ours: a `CHAT_` variable that it does not know is an error.
+async fn start(
+    settings: &BTreeMap<String, String>,
+    folder: &Path,
+    prepare: impl FnOnce(&mut Command),
+) -> Process {
+    Process::start(binary().await, |command| {
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHAT_")) {
+            command.env_remove(name);
+        }
+        command.envs(settings).current_dir(folder);
+        prepare(command);
+    })
+    .await
+}
+
+/// `chat-system` beside the test's own executable, brought up to date once in each test process.
+async fn binary() -> &'static Path {
+    static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
+    BINARY
+        .get_or_init(|| async {
+            // target/PROFILE/deps/test-0123456789abcdef
+            let test = env::current_exe().expect("a test knows where it is");
+            let folder = test
+                .ancestors()
+                .nth(2)
+                .expect("a test stands in target/PROFILE/deps");
+            let target = folder.parent().expect("target/PROFILE");
+            let profile = match folder.file_name().and_then(|name| name.to_str()) {
+                Some("debug") | None => "dev",
+                Some(name) => name,
+            };
+            let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            let output = tokio::process::Command::new(cargo)
+                .args([
+                    "build",
+                    "--quiet",
+                    "-p",
+                    "chat-api",
+                    "--bin",
+                    "chat-system",
+                    "--profile",
+                    profile,
+                ])
+                .arg("--target-dir")
+                .arg(target)
+                .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+                .stdin(Stdio::null())
+                .output()
+                .await
+                .expect("cargo runs");
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "chat-system does not build:\n{errors}");
+            folder.join("chat-system")
+        })
+        .await
+}
+
+fn append(path: &Path) -> File {
+    File::options()
+        .append(true)
+        .create(true)
+        .open(path)
+        .expect("the temporary folder takes files")
+}
+
+fn read(path: &Path) -> String {
+    fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
+}

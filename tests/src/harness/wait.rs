@@ -1,0 +1,44 @@
+//! Waiting for a condition with a limit, which is how a test waits for anything, and free ports.
+
+use std::{
+    future::Future,
+    net::{Ipv4Addr, TcpListener},
+    time::{Duration, Instant},
+};
+
+use rand::Rng;
+
+/// Asks `condition` again and again until it holds; panics with `what` when it does not within `limit`.
+pub async fn eventually<F, Fut>(what: &str, limit: Duration, mut condition: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    let begin = Instant::now();
+    while !condition().await {
+        assert!(begin.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A port of 127.0.0.1 that nobody listens on.
+///
+/// It lies below the ports that the kernel gives to outgoing connections, or one of those could take it while the
+/// server that owns it is restarted. Somebody may still be faster: who binds it tries another one when it is taken.
+pub fn free_port() -> u16 {
+    loop {
+        let port = rand::rng().random_range(10_000..32_000);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Random lower-case letters and digits, for names, keys and passwords.
+pub fn random_name(length: usize) -> String {
+    const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let mut rng = rand::rng();
+    (0..length)
+        .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
+        .collect()
+}
