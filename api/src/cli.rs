@@ -12,7 +12,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use chat_domain::ids::UserId;
-use clap::{Parser, Subcommand, ValueEnum, error::{ContextKind, ErrorKind}};
+use clap::{
+    Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ErrorKind},
+};
 
 use crate::{
     auth::Signer,
@@ -137,16 +140,24 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Openapi => print(&openapi::pretty()).map(done),
         Command::Token { user, expires_in } => print_token(&cli.options, &user, expires_in).map(done),
         Command::Serve => with_config(cli.options, serve::serve).map(done),
-        Command::Migrate { action, discard_messages } => {
-            with_config(cli.options, |config| maintenance::migrate(config, action, discard_messages)).map(done)
-        }
+        Command::Migrate {
+            action,
+            discard_messages,
+        } => with_config(cli.options, |config| {
+            maintenance::migrate(config, action, discard_messages)
+        })
+        .map(done),
         Command::Rebuild => with_config(cli.options, maintenance::rebuild).map(done),
-        Command::Epoch { action: EpochAction::New } => {
-            with_config(cli.options, maintenance::renew_epoch).map(done)
-        }
+        Command::Epoch {
+            action: EpochAction::New,
+        } => with_config(cli.options, maintenance::renew_epoch).map(done),
         Command::Verify => {
             let same = with_config(cli.options, maintenance::verify)?;
-            Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if same {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
     }
 }
@@ -174,13 +185,17 @@ fn print_token(options: &Options, user: &str, expires_in: u64) -> anyhow::Result
              development tokens: POST /dev/token {{\"user_id\":\"{user_id}\"}}"
         );
     };
-    let signed = Signer::hs256(secret.bytes()).sign(&user_id, expires_in).context("the token cannot be signed")?;
+    let signed = Signer::hs256(secret.bytes())
+        .sign(&user_id, expires_in)
+        .context("the token cannot be signed")?;
     print(&format!("{}\n", signed.token))
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("stdout cannot be written")
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("stdout cannot be written")
 }
 
 fn fail(line: &str) -> ExitCode {

@@ -11,7 +11,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use chat_domain::content::Content;
 use clap::{ArgAction, Args};
 
-pub use self::{secret::Secret, variables::{unknown_variable, variable_of}};
+pub use self::{
+    secret::Secret,
+    variables::{unknown_variable, variable_of},
+};
 use crate::telemetry::{self, LogFormat};
 
 /// What can be configured.
@@ -19,12 +22,24 @@ use crate::telemetry::{self, LogFormat};
 #[command(next_help_heading = "Options (also as environment variables)")]
 pub struct Options {
     /// Address and port to listen on. Anything but loopback needs a JWT secret
-    #[arg(long, global = true, env = "CHAT_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:3000")]
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:3000"
+    )]
     pub listen: SocketAddr,
 
     /// The database: sqlite://PATH, or mysql://USER:PASSWORD@HOST:PORT/NAME (MySQL and MariaDB)
     /// [default: sqlite://./data/chat.db]
-    #[arg(long, global = true, env = "CHAT_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub database_url: Option<String>,
 
     /// A file that holds the database's URL
@@ -32,12 +47,24 @@ pub struct Options {
     pub database_url_file: Option<PathBuf>,
 
     /// Connections to the database for reading; the writer has one more of its own
-    #[arg(long, global = true, env = "CHAT_DATABASE_CONNECTIONS", value_name = "COUNT", default_value_t = 8)]
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_DATABASE_CONNECTIONS",
+        value_name = "COUNT",
+        default_value_t = 8
+    )]
     pub database_connections: u32,
 
     /// The secret that tokens are signed with (HS256): 32 bytes or more. Without one the server runs in development
     /// mode: on loopback only, and POST /dev/token gives a token to anybody on this machine
-    #[arg(long, global = true, env = "CHAT_JWT_SECRET", hide_env_values = true, value_name = "SECRET")]
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_JWT_SECRET",
+        hide_env_values = true,
+        value_name = "SECRET"
+    )]
     pub jwt_secret: Option<String>,
 
     /// A file that holds the JWT secret. A line break at its end does not count
@@ -56,11 +83,23 @@ pub struct Options {
     pub allow_lax_durability: bool,
 
     /// What is logged, as a filter of the Rust crate tracing: info, or debug,chat_api=trace
-    #[arg(long, global = true, env = "CHAT_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_LOG",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
     pub log: String,
 
     /// The form of the log on stderr
-    #[arg(long, global = true, env = "CHAT_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
     pub log_format: LogFormat,
 
     /// The largest content of a message, in bytes: at most 16777216 (16 MiB)
@@ -68,11 +107,23 @@ pub struct Options {
     pub content_limit: usize,
 
     /// How many commands may wait to be written before more are refused
-    #[arg(long, global = true, env = "CHAT_QUEUE_COMMANDS", value_name = "COUNT", default_value_t = 4096)]
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_QUEUE_COMMANDS",
+        value_name = "COUNT",
+        default_value_t = 4096
+    )]
     pub queue_commands: usize,
 
     /// How many commands are written in one transaction at most
-    #[arg(long, global = true, env = "CHAT_BATCH_COMMANDS", value_name = "COUNT", default_value_t = 256)]
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_BATCH_COMMANDS",
+        value_name = "COUNT",
+        default_value_t = 256
+    )]
     pub batch_commands: usize,
 
     /// How many bytes of commands are written in one transaction at most; one command always fits
@@ -80,19 +131,43 @@ pub struct Options {
     pub batch_bytes: usize,
 
     /// The longest pause between two looks at what other nodes wrote, in milliseconds
-    #[arg(long, global = true, env = "CHAT_POLL_MS", value_name = "MILLISECONDS", default_value_t = 50)]
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_POLL_MS",
+        value_name = "MILLISECONDS",
+        default_value_t = 50
+    )]
     pub poll_ms: u64,
 
     /// The longest silence of a stream, in seconds
-    #[arg(long, global = true, env = "CHAT_HEARTBEAT_S", value_name = "SECONDS", default_value_t = 15)]
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_HEARTBEAT_S",
+        value_name = "SECONDS",
+        default_value_t = 15
+    )]
     pub heartbeat_s: u64,
 
     /// How long a command may take before its outcome is given up, in milliseconds
-    #[arg(long, global = true, env = "CHAT_COMMAND_TIMEOUT_MS", value_name = "MILLISECONDS", default_value_t = 10_000)]
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_COMMAND_TIMEOUT_MS",
+        value_name = "MILLISECONDS",
+        default_value_t = 10_000
+    )]
     pub command_timeout_ms: u64,
 
     /// How long connections may take to end when the server stops, in seconds
-    #[arg(long, global = true, env = "CHAT_SHUTDOWN_TIMEOUT_S", value_name = "SECONDS", default_value_t = 10)]
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_SHUTDOWN_TIMEOUT_S",
+        value_name = "SECONDS",
+        default_value_t = 10
+    )]
     pub shutdown_timeout_s: u64,
 }
 
@@ -123,13 +198,20 @@ pub enum ConfigError {
     #[error("{variable} and {variable}_FILE are both given: give one of them")]
     GivenTwice { variable: &'static str },
     #[error("{variable}_FILE: {} cannot be read", path.display())]
-    File { variable: &'static str, path: PathBuf, source: std::io::Error },
+    File {
+        variable: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("{variable}: {reason}")]
     Value { variable: &'static str, reason: String },
 }
 
 fn value(variable: &'static str, reason: impl ToString) -> ConfigError {
-    ConfigError::Value { variable, reason: reason.to_string() }
+    ConfigError::Value {
+        variable,
+        reason: reason.to_string(),
+    }
 }
 
 impl TryFrom<Options> for Config {
@@ -149,12 +231,7 @@ impl TryFrom<Options> for Config {
         Ok(Self {
             listen: options.listen,
             database_url: options.database_url()?,
-            database_connections: within(
-                "CHAT_DATABASE_CONNECTIONS",
-                options.database_connections,
-                1,
-                1000,
-            )?,
+            database_connections: within("CHAT_DATABASE_CONNECTIONS", options.database_connections, 1, 1000)?,
             jwt_secret,
             migrate: options.migrate,
             allow_lax_durability: options.allow_lax_durability,
@@ -191,7 +268,10 @@ fn within<T: PartialOrd + std::fmt::Display>(
     if (&least..=&most).contains(&&given) {
         Ok(given)
     } else {
-        Err(value(variable, format!("{given} is not within {least} to {most}")))
+        Err(value(
+            variable,
+            format!("{given} is not within {least} to {most}"),
+        ))
     }
 }
 

@@ -20,7 +20,7 @@ pub mod auth;
 pub mod problem;
 pub mod wire;
 pub mod rest;
-pub mod openapi;
 pub mod realtime;
+pub mod openapi;
 #[cfg(test)]
 mod testing;

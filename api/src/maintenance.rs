@@ -33,13 +33,19 @@ pub async fn migrate(config: Config, action: MigrateAction, discard_messages: bo
             let _alone = alone(&config)?;
             let database = connect(&config).await?;
             let options = DownOptions { discard_messages };
-            let undone = chat_migration::down(&database.pool, options).await.map_err(describe)?;
+            let undone = chat_migration::down(&database.pool, options)
+                .await
+                .map_err(describe)?;
             tell(&named("undone", &undone, "nothing was applied"))
         }
         MigrateAction::Status => {
             let database = connect(&config).await?;
             let status = chat_migration::status(&database.pool).await.map_err(describe)?;
-            let names = [("applied", status.applied), ("pending", status.pending), ("unknown", status.unknown)];
+            let names = [
+                ("applied", status.applied),
+                ("pending", status.pending),
+                ("unknown", status.unknown),
+            ];
             let lines: String = names.iter().map(|(what, names)| named(what, names, "")).collect();
             tell(&lines)
         }
@@ -57,7 +63,9 @@ fn named(what: &str, names: &[String], none: &str) -> String {
 /// `Ok(false)` when something differs, with the list on stdout. A server may serve meanwhile.
 pub async fn verify(config: Config) -> anyhow::Result<bool> {
     let database = connect(&config).await?;
-    chat_migration::check_version(&database.pool).await.map_err(describe)?;
+    chat_migration::check_version(&database.pool)
+        .await
+        .map_err(describe)?;
     let report = verifying::verify(&database).await?;
     for difference in &report.differences {
         tell(&format!("{difference}\n"))?;
@@ -80,19 +88,31 @@ pub async fn verify(config: Config) -> anyhow::Result<bool> {
 pub async fn rebuild(config: Config) -> anyhow::Result<()> {
     let _alone = alone(&config)?;
     let database = connect(&config).await?;
-    chat_migration::check_version(&database.pool).await.map_err(describe)?;
+    chat_migration::check_version(&database.pool)
+        .await
+        .map_err(describe)?;
     let rebuilt = rebuilding::rebuild(&database).await?;
-    tell(&format!("made anew: {} conversations from {} events\n", rebuilt.conversations, rebuilt.events))
+    tell(&format!(
+        "made anew: {} conversations from {} events\n",
+        rebuilt.conversations, rebuilt.events
+    ))
 }
 
 pub async fn renew_epoch(config: Config) -> anyhow::Result<()> {
     let database = connect(&config).await?;
-    chat_migration::check_version(&database.pool).await.map_err(describe)?;
+    chat_migration::check_version(&database.pool)
+        .await
+        .map_err(describe)?;
     let (before, after) = epoch::begin_new(&database).await?;
-    tell(&format!("the epoch {} ended at {}, {} begins\n", before.epoch, before.position, after.epoch))
+    tell(&format!(
+        "the epoch {} ended at {}, {} begins\n",
+        before.epoch, before.position, after.epoch
+    ))
 }
 
 fn tell(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("stdout cannot be written")
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("stdout cannot be written")
 }

@@ -64,7 +64,11 @@ pub fn document() -> Document {
     let mut document = table.into_openapi();
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
-            operation.parameters.iter_mut().flatten().for_each(make_never_null);
+            operation
+                .parameters
+                .iter_mut()
+                .flatten()
+                .for_each(make_never_null);
             add_refusals(operation);
         }
     }
@@ -73,7 +77,9 @@ pub fn document() -> Document {
 
 /// The document as the repository holds it.
 pub fn pretty() -> String {
-    let mut text = document().to_pretty_json().expect("a document of strings and numbers serialises");
+    let mut text = document()
+        .to_pretty_json()
+        .expect("a document of strings and numbers serialises");
     text.push('\n');
     text
 }
@@ -82,15 +88,34 @@ pub fn pretty() -> String {
 pub fn refusals(operation_id: &str) -> Vec<Code> {
     use Code::*;
     const TOKEN: &[Code] = &[TokenMissing, TokenInvalid, TokenExpired];
-    const BODY: &[Code] =
-        &[JsonInvalid, BodyInvalid, BodyIncomplete, BodyTimeout, BodyTooLarge, MediaTypeUnsupported];
-    const COMMAND: &[Code] = &[KeyInvalid, KeyReused, CommandRefused, Overloaded, Unavailable, OutcomeUnknown];
+    const BODY: &[Code] = &[
+        JsonInvalid,
+        BodyInvalid,
+        BodyIncomplete,
+        BodyTimeout,
+        BodyTooLarge,
+        MediaTypeUnsupported,
+    ];
+    const COMMAND: &[Code] = &[
+        KeyInvalid,
+        KeyReused,
+        CommandRefused,
+        Overloaded,
+        Unavailable,
+        OutcomeUnknown,
+    ];
     let lists: &[&[Code]] = match operation_id {
         "send_message" => &[
             TOKEN,
             BODY,
             COMMAND,
-            &[UserIdInvalid, ContentMissing, ContentAmbiguous, ContentTypeInvalid, DataInvalid],
+            &[
+                UserIdInvalid,
+                ContentMissing,
+                ContentAmbiguous,
+                ContentTypeInvalid,
+                DataInvalid,
+            ],
             &[ContentTooLarge, ContentEmpty],
         ],
         "list_messages" => &[TOKEN, &[ParameterInvalid, UserIdInvalid, Unavailable]],
@@ -106,7 +131,11 @@ pub fn refusals(operation_id: &str) -> Vec<Code> {
         "create_development_token" => &[BODY, &[UserIdInvalid, DevHostRefused]],
         _ => &[],
     };
-    lists.iter().flat_map(|list| list.iter().copied()).chain([Internal]).collect()
+    lists
+        .iter()
+        .flat_map(|list| list.iter().copied())
+        .chain([Internal])
+        .collect()
 }
 
 /// A parameter that is absent is absent: no query and no header can say null.
@@ -127,12 +156,18 @@ fn add_refusals(operation: &mut Operation) {
         by_status.entry(code.status().as_u16()).or_default().push(code);
     }
     for (status, codes) in by_status {
-        operation.responses.responses.insert(status.to_string(), RefOr::T(refusal(&codes)));
+        operation
+            .responses
+            .responses
+            .insert(status.to_string(), RefOr::T(refusal(&codes)));
     }
 }
 
 fn refusal(codes: &[Code]) -> Response {
-    let lines: Vec<_> = codes.iter().map(|code| format!("`{}`: {}", code.as_str(), code.title())).collect();
+    let lines: Vec<_> = codes
+        .iter()
+        .map(|code| format!("`{}`: {}", code.as_str(), code.title()))
+        .collect();
     let examples = codes.iter().map(|code| {
         let problem = json!(Problem::new(*code).body(Some("4f1c2b3a")));
         (code.as_str(), ExampleBuilder::new().value(Some(problem)).build())
@@ -141,7 +176,10 @@ fn refusal(codes: &[Code]) -> Response {
         .schema(Some(Ref::from_schema_name("Problem")))
         .examples_from_iter(examples)
         .build();
-    ResponseBuilder::new().description(lines.join("\n\n")).content("application/problem+json", content).build()
+    ResponseBuilder::new()
+        .description(lines.join("\n\n"))
+        .content("application/problem+json", content)
+        .build()
 }
 
 #[cfg(test)]
@@ -152,7 +190,10 @@ mod tests {
     fn the_committed_document_is_what_the_server_says() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../openapi/openapi.json");
         let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(committed == pretty(), "run `make openapi` (chat-system openapi > openapi/openapi.json)");
+        assert!(
+            committed == pretty(),
+            "run `make openapi` (chat-system openapi > openapi/openapi.json)"
+        );
     }
 
     #[test]

@@ -64,7 +64,14 @@ pub struct FieldError {
 impl Problem {
     pub fn new(code: Code) -> Self {
         let retry_after = code.retry_after();
-        Self { code, detail: None, retry_after, errors: Vec::new(), fields: Map::new(), challenge: None }
+        Self {
+            code,
+            detail: None,
+            retry_after,
+            errors: Vec::new(),
+            fields: Map::new(),
+            challenge: None,
+        }
     }
 
     #[must_use]
@@ -82,17 +89,35 @@ impl Problem {
     /// Says which field of the body is wrong; the detail is that of the whole problem too.
     #[must_use]
     pub fn at(self, pointer: impl Into<String>, detail: impl ToString) -> Self {
-        self.field(FieldError { pointer: Some(pointer.into()), ..FieldError::default() }, detail)
+        self.field(
+            FieldError {
+                pointer: Some(pointer.into()),
+                ..FieldError::default()
+            },
+            detail,
+        )
     }
 
     #[must_use]
     pub fn at_parameter(self, name: impl Into<String>, detail: impl ToString) -> Self {
-        self.field(FieldError { parameter: Some(name.into()), ..FieldError::default() }, detail)
+        self.field(
+            FieldError {
+                parameter: Some(name.into()),
+                ..FieldError::default()
+            },
+            detail,
+        )
     }
 
     #[must_use]
     pub fn at_header(self, name: impl Into<String>, detail: impl ToString) -> Self {
-        self.field(FieldError { header: Some(name.into()), ..FieldError::default() }, detail)
+        self.field(
+            FieldError {
+                header: Some(name.into()),
+                ..FieldError::default()
+            },
+            detail,
+        )
     }
 
     fn field(mut self, mut field: FieldError, detail: impl ToString) -> Self {
@@ -154,7 +179,9 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.code.status().into_response();
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(self);
         response
@@ -210,7 +237,11 @@ impl From<StoreError> for Problem {
                 Self::new(Code::Unavailable).detail(error)
             }
             StoreError::Unreadable { position, what } => {
-                tracing::error!(outbox.position = position, what, "the log holds a row that cannot be read");
+                tracing::error!(
+                    outbox.position = position,
+                    what,
+                    "the log holds a row that cannot be read"
+                );
                 Self::new(Code::Unavailable).detail("A part of the log cannot be read.")
             }
         }

@@ -5,12 +5,7 @@
 //! nothing times a request out from outside, because that would cut streams and leave commands with an unknown
 //! outcome: what waits has its own limit.
 
-use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    middleware,
-    routing::get,
-};
+use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 

@@ -52,12 +52,22 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let (committed, batches) = mpsc::channel(BATCHES_TO_TAIL);
-    let (log, writer) =
-        GroupCommit::start(database.location.clone(), database.flavor, writer_options, committed);
+    let (log, writer) = GroupCommit::start(
+        database.location.clone(),
+        database.flavor,
+        writer_options,
+        committed,
+    );
     let outbox = Arc::new(SqlOutbox::new(database.clone()));
-    let hub_options = HubOptions { heartbeat: config.heartbeat, ..HubOptions::default() };
+    let hub_options = HubOptions {
+        heartbeat: config.heartbeat,
+        ..HubOptions::default()
+    };
     let hub = Hub::new(outbox.clone(), hub_options);
-    let tail_options = TailOptions { most_pause: config.poll, ..TailOptions::default() };
+    let tail_options = TailOptions {
+        most_pause: config.poll,
+        ..TailOptions::default()
+    };
     let tail = Tail::new(outbox, batches, Arc::new(hub.clone()), tail_options, stop.clone());
     let tail_handle = tail.handle();
     hub.attach(tail_handle.clone());
@@ -65,7 +75,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let projector = Projector::new(database.clone()).run(tail_handle.clone(), stop.clone());
     let projector = tokio::spawn(projector);
     let readiness = Readiness::default();
-    let watcher = watch(readiness.clone(), writer.status.clone(), tail_handle, stop.clone());
+    let watcher = watch(
+        readiness.clone(),
+        writer.status.clone(),
+        tail_handle,
+        stop.clone(),
+    );
     let watcher = tokio::spawn(watcher);
 
     let (verifier, development) = match &config.jwt_secret {
@@ -107,14 +122,21 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let (cut, ()) = tokio::join!(serving, ending);
     if cut > 0 {
-        warn!(connections = cut, "connections did not end within the limit and were cut");
+        warn!(
+            connections = cut,
+            "connections did not end within the limit and were cut"
+        );
     }
     writer.stop().await;
     stop.cancel();
     for task in [tail, projector, watcher] {
         task.await.context("a task ended badly")?;
     }
-    database.pool.close().await.context("the database's connections cannot be closed")?;
+    database
+        .pool
+        .close()
+        .await
+        .context("the database's connections cannot be closed")?;
     info!("stopped");
     Ok(())
 }
@@ -125,7 +147,10 @@ pub async fn connect(location: Location, connections: u32) -> Result<Database, D
     loop {
         match Database::connect(location.clone(), connections).await {
             Err(error) if error.may_pass() => {
-                warn!(error = &error as &dyn std::error::Error, "the database is away; it is tried again");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the database is away; it is tried again"
+                );
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(2));
             }
@@ -141,10 +166,18 @@ async fn prepare_schema(database: &Database, migrate: bool) -> anyhow::Result<()
         }
         return Ok(());
     }
-    chat_migration::check_version(&database.pool).await.map_err(describe)?;
-    let pending = chat_migration::status(&database.pool).await.map_err(describe)?.pending;
+    chat_migration::check_version(&database.pool)
+        .await
+        .map_err(describe)?;
+    let pending = chat_migration::status(&database.pool)
+        .await
+        .map_err(describe)?
+        .pending;
     if !pending.is_empty() {
-        bail!("the schema is not up to date ({} pending): run `chat-system migrate up`", pending.join(", "));
+        bail!(
+            "the schema is not up to date ({} pending): run `chat-system migrate up`",
+            pending.join(", ")
+        );
     }
     Ok(())
 }
@@ -157,14 +190,22 @@ pub fn describe(error: chat_migration::Error) -> anyhow::Error {
     }
 }
 
-async fn check_requirements(database: &Database, writer: &WriterOptions, config: &Config) -> anyhow::Result<()> {
+async fn check_requirements(
+    database: &Database,
+    writer: &WriterOptions,
+    config: &Config,
+) -> anyhow::Result<()> {
     let unmet = requirements::check(database, writer, config.content_limit).await;
     let unmet = unmet.context("the database's settings cannot be read")?;
     let waived = |kind| kind == Kind::Durability && config.allow_lax_durability;
     for unmet in unmet.iter().filter(|unmet| waived(unmet.kind)) {
         warn!("{unmet}; acknowledged messages can be lost");
     }
-    let refused: Vec<_> = unmet.iter().filter(|unmet| !waived(unmet.kind)).map(ToString::to_string).collect();
+    let refused: Vec<_> = unmet
+        .iter()
+        .filter(|unmet| !waived(unmet.kind))
+        .map(ToString::to_string)
+        .collect();
     if refused.is_empty() {
         return Ok(());
     }
@@ -184,15 +225,21 @@ async fn watch(readiness: Readiness, status: Arc<Status>, tail: TailHandle, stop
         None => part.ready(),
     };
     while !stop.is_cancelled() {
-        say(&parts.0, (!status.is_available()).then_some("the database is away"));
+        say(
+            &parts.0,
+            (!status.is_available()).then_some("the database is away"),
+        );
         let health = tail.health();
         let gap = health.gap_since.is_some_and(|since| since.elapsed() >= GAP_ALARM);
-        say(&parts.1, match health.position {
-            None => Some("has not started"),
-            Some(_) if gap => Some("an event is missing in the log"),
-            Some(_) if health.failing => Some("the database is away"),
-            Some(_) => None,
-        });
+        say(
+            &parts.1,
+            match health.position {
+                None => Some("has not started"),
+                Some(_) if gap => Some("an event is missing in the log"),
+                Some(_) if health.failing => Some("the database is away"),
+                Some(_) => None,
+            },
+        );
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(READINESS_INTERVAL) => {}
@@ -204,7 +251,9 @@ fn welcome(config: &Config, address: std::net::SocketAddr) {
     info!("listening on http://{address}/");
     info!("the API, to read and to try: http://{address}/docs");
     if config.jwt_secret.is_none() {
-        warn!("DEVELOPMENT MODE: no CHAT_JWT_SECRET is set, so anybody on this machine gets a token for any user");
+        warn!(
+            "DEVELOPMENT MODE: no CHAT_JWT_SECRET is set, so anybody on this machine gets a token for any user"
+        );
         info!(
             "a token: curl -s http://{address}/dev/token -H 'Content-Type: application/json' \
              -d '{{\"user_id\":\"alice\"}}'"
@@ -220,7 +269,10 @@ async fn terminated() {
                 signal.recv().await;
             }
             Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "a signal cannot be listened for");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a signal cannot be listened for"
+                );
                 std::future::pending().await
             }
         }

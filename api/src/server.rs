@@ -14,7 +14,8 @@ use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Notify,
     time::{sleep, timeout},
 };
@@ -59,6 +60,8 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) ->
         };
         match accepted {
             Ok((stream, peer)) => {
+                // Events are small and each is to leave at once. It fails where the connection is gone already.
+                let _ = stream.set_nodelay(true);
                 let connection = connection(stream, peer, router.clone(), shutdown.stop.clone());
                 let cut = cut.clone();
                 connections.spawn(async move {
@@ -87,18 +90,23 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) ->
 /// machine's, mostly too many open files, and would come again at once.
 async fn pause_after(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+    if matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    ) {
         return;
     }
-    tracing::warn!(error = error as &dyn std::error::Error, "a connection cannot be accepted");
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        "a connection cannot be accepted"
+    );
     sleep(Duration::from_millis(250)).await;
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
-    // Events are small and each is to leave at once.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "TCP_NODELAY cannot be set");
-    }
+async fn connection<S>(stream: S, peer: SocketAddr, router: Router, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let began = Arc::new(Notify::new());
     let service = {
         let began = began.clone();

@@ -43,7 +43,10 @@ pub struct Part {
 impl Readiness {
     /// Adds a part, not ready until it says so.
     pub fn part(&self, name: &'static str) -> Part {
-        let part = Part { name, readiness: self.clone() };
+        let part = Part {
+            name,
+            readiness: self.clone(),
+        };
         part.not_ready("has not started");
         part
     }

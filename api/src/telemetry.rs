@@ -19,7 +19,9 @@ pub fn parse_filter(filter: &str) -> Result<EnvFilter, ParseError> {
 /// Begins to log. A panic is logged too, as an error, instead of what Rust prints by itself: it is handled where it
 /// is caught, and that is not always a place that knows of it.
 pub fn start(filter: EnvFilter, format: LogFormat) {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
@@ -29,7 +31,9 @@ pub fn start(filter: EnvFilter, format: LogFormat) {
         panic::set_hook(Box::new(|panic| {
             let payload = panic.payload();
             let text = payload.downcast_ref::<&str>().copied();
-            let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("?");
+            let text = text
+                .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+                .unwrap_or("?");
             let place = panic.location().map(ToString::to_string).unwrap_or_default();
             tracing::error!(panic.place = place, panic.text = text, "a task panicked");
         }));

@@ -3,16 +3,12 @@
 //! Every problem that a test sees is held to the OpenAPI document: a code that its operation does not list fails the
 //! test, whatever that was about.
 
-use std::{
-    cell::Cell,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::{Body, BodyDataStream},
     http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_TYPE},
 };
 use chat_domain::{
@@ -26,6 +22,7 @@ use chat_domain::{
     views::{ConversationPage, Message, MessagePage, MessageRange},
 };
 use chat_infrastructure::tail::Publish;
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -60,7 +57,12 @@ pub(crate) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { development: false, following: true, heartbeat: Duration::from_secs(15), failing: None }
+        Self {
+            development: false,
+            following: true,
+            heartbeat: Duration::from_secs(15),
+            failing: None,
+        }
     }
 }
 
@@ -71,17 +73,30 @@ impl Server {
 
     pub(crate) fn with(setup: Setup) -> Self {
         let memory = MemoryLog::new(Epoch::parse("test").unwrap(), clock);
-        let options = HubOptions { heartbeat: setup.heartbeat, ..HubOptions::default() };
+        let options = HubOptions {
+            heartbeat: setup.heartbeat,
+            ..HubOptions::default()
+        };
         let hub = Hub::new(Arc::new(memory.clone()), options);
         if setup.following {
-            hub.publish(&[], &chat_domain::cursor::Cursor { epoch: Epoch::parse("test").unwrap(), position: 0 });
+            hub.publish(
+                &[],
+                &chat_domain::cursor::Cursor {
+                    epoch: Epoch::parse("test").unwrap(),
+                    position: 0,
+                },
+            );
         }
         let readiness = Readiness::default();
         let (log, timeline): (Arc<dyn EventLog>, Arc<dyn Timeline>) = match setup.failing {
             Some(error) => (Arc::new(Failing(error)), Arc::new(Failing(error))),
-            None => {
-                (Arc::new(Published { memory: memory.clone(), hub: hub.clone() }), Arc::new(memory.clone()))
-            }
+            None => (
+                Arc::new(Published {
+                    memory: memory.clone(),
+                    hub: hub.clone(),
+                }),
+                Arc::new(memory.clone()),
+            ),
         };
         let router = router::router(Arc::new(App {
             log,
@@ -93,7 +108,11 @@ impl Server {
             content_limit: CONTENT_LIMIT,
             heartbeat: setup.heartbeat,
         }));
-        Self { router, hub, readiness }
+        Self {
+            router,
+            hub,
+            readiness,
+        }
     }
 
     /// Sends a request and gives the answer once its head is there.
@@ -119,7 +138,9 @@ impl Server {
 
     /// Sends a text and gives the `_id` of its message.
     pub(crate) async fn send(&self, from: &str, to: &str, text: &str) -> Position {
-        let answer = self.post(from, "/v1/messages", &json!({"receiver_id": to, "text": text})).await;
+        let answer = self
+            .post(from, "/v1/messages", &json!({"receiver_id": to, "text": text}))
+            .await;
         assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.body);
         answer.body["_id"].as_i64().unwrap()
     }
@@ -138,7 +159,11 @@ impl Answer {
         let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| text());
-        Self { status: head.status, headers: head.headers, body }
+        Self {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
@@ -153,14 +178,34 @@ impl Answer {
         if !self.status.is_client_error() && !self.status.is_server_error() {
             return;
         }
-        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
-        let code = Code::ALL.iter().find(|code| code.as_str() == self.code()).unwrap();
-        assert_eq!((self.status, &self.body["status"]), (code.status(), &json!(code.status().as_u16())));
+        assert_eq!(
+            self.header("content-type"),
+            "application/problem+json",
+            "{self:?}"
+        );
+        let code = Code::ALL
+            .iter()
+            .find(|code| code.as_str() == self.code())
+            .unwrap();
+        assert_eq!(
+            (self.status, &self.body["status"]),
+            (code.status(), &json!(code.status().as_u16()))
+        );
         assert_eq!(self.body["request_id"], self.header("x-request-id"));
-        assert_eq!(self.body["retry_after"].to_string().replace("null", ""), self.header("retry-after"));
-        assert_eq!(self.header("www-authenticate").is_empty(), self.status != StatusCode::UNAUTHORIZED);
+        assert_eq!(
+            self.body["retry_after"].to_string().replace("null", ""),
+            self.header("retry-after")
+        );
+        assert_eq!(
+            self.header("www-authenticate").is_empty(),
+            self.status != StatusCode::UNAUTHORIZED
+        );
         if let Some(operation) = operation(method, path) {
-            assert!(openapi::refusals(operation).contains(code), "{operation} does not list {}", code.as_str());
+            assert!(
+                openapi::refusals(operation).contains(code),
+                "{operation} does not list {}",
+                code.as_str()
+            );
         }
     }
 }
@@ -169,7 +214,13 @@ fn operation(method: &Method, path: &str) -> Option<&'static str> {
     Some(match (method.as_str(), path) {
         ("POST", "/v1/messages") => "send_message",
         ("GET", "/v1/messages") => "list_messages",
-        ("GET", path) if path.starts_with("/v1/messages/") => "get_message",
+        ("GET", path)
+            if path
+                .strip_prefix("/v1/messages/")
+                .is_some_and(|id| !id.is_empty() && !id.contains('/')) =>
+        {
+            "get_message"
+        }
         ("GET", "/v1/conversations") => "list_conversations",
         ("POST", "/v1/receipts") => "send_receipt",
         ("GET", "/v1/events") => "stream_events",
@@ -179,7 +230,10 @@ fn operation(method: &Method, path: &str) -> Option<&'static str> {
 }
 
 pub(crate) fn token(user: &str) -> String {
-    Signer::hs256(SECRET).sign(&UserId::parse(user).unwrap(), 60).unwrap().token
+    Signer::hs256(SECRET)
+        .sign(&UserId::parse(user).unwrap(), 60)
+        .unwrap()
+        .token
 }
 
 pub(crate) fn get(user: &str, path: &str) -> Request<Body> {
@@ -193,27 +247,30 @@ pub(crate) fn post(user: &str, path: &str, body: &Value) -> Request<Body> {
 
 pub(crate) fn request(method: Method, user: &str, path: &str) -> axum::http::request::Builder {
     let bearer = format!("Bearer {}", token(user));
-    Request::builder().method(method).uri(path).header("authorization", bearer)
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("authorization", bearer)
 }
 
 /// Reads a stream until its text ends with this.
-pub(crate) async fn read_until(body: &mut Body, end: &str) -> String {
+pub(crate) async fn read_until(body: &mut BodyDataStream, end: &str) -> String {
     let mut text = String::new();
     while !text.ends_with(end) {
-        text.push_str(&read_chunk(body).await.unwrap_or_else(|| panic!("ended after {text:?}")));
+        text.push_str(
+            &read_chunk(body)
+                .await
+                .unwrap_or_else(|| panic!("ended after {text:?}")),
+        );
     }
     text
 }
 
-pub(crate) async fn read_chunk(body: &mut Body) -> Option<String> {
-    use futures_util::StreamExt;
-    let chunk = std::mem::take(body).into_data_stream();
-    let mut chunk = std::pin::pin!(chunk);
-    let read: Option<Bytes> = tokio::time::timeout(Duration::from_secs(60), chunk.next())
-        .await
-        .expect("nothing came within a minute")
-        .map(Result::unwrap);
-    read.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+/// `None` at the end of the stream.
+pub(crate) async fn read_chunk(body: &mut BodyDataStream) -> Option<String> {
+    let read = tokio::time::timeout(Duration::from_secs(60), body.next());
+    let read = read.await.expect("nothing came within a minute");
+    read.map(|bytes| String::from_utf8(bytes.unwrap().to_vec()).unwrap())
 }
 
 /// Each test has a thread of its own: one second for each look at the clock.
@@ -233,9 +290,13 @@ impl EventLog for Published {
     async fn execute(&self, command: Command) -> Result<Outcome, ExecuteError> {
         let before = self.memory.head().await.map_err(|_| ExecuteError::Unavailable)?;
         let outcome = self.memory.execute(command).await?;
-        let limit = PageLimit { events: usize::MAX, bytes: usize::MAX };
+        let limit = PageLimit {
+            events: usize::MAX,
+            bytes: usize::MAX,
+        };
         let events = self.memory.read_after(before.position, limit).await.unwrap();
-        self.hub.publish(&events, &self.memory.head().await.unwrap().cursor());
+        self.hub
+            .publish(&events, &self.memory.head().await.unwrap().cursor());
         Ok(outcome)
     }
 }
@@ -267,7 +328,11 @@ impl Timeline for Failing {
     }
 
     async fn message(&self, _: &UserId, id: Position) -> Result<Option<Message>, StoreError> {
-        if id == 666 { panic!("a handler panics") } else { Self::away() }
+        if id == 666 {
+            panic!("a handler panics")
+        } else {
+            Self::away()
+        }
     }
 
     async fn conversations(

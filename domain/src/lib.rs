@@ -8,20 +8,20 @@
 //! Absent on purpose: I/O, clocks, randomness, SQL, HTTP, tokio. Time and ids come in as values. The only `async`
 //! is in the signatures of the [`ports`].
 
-pub mod batch;
-pub mod command;
+pub mod ids;
 pub mod content;
 pub mod cursor;
-pub mod decide;
+pub mod command;
 pub mod event;
-pub mod evolve;
+pub mod rejection;
 pub mod facts;
-pub mod ids;
+pub mod decide;
+pub mod evolve;
+pub mod batch;
+pub mod views;
+pub mod ports;
 #[cfg(feature = "memory")]
 pub mod memory;
-pub mod ports;
-pub mod rejection;
-pub mod views;
 
 /// The place of an event in the log: 1, 2, 3… in commit order. The `_id` of a message is its event's position.
 pub type Position = i64;

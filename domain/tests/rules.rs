@@ -1,5 +1,7 @@
 //! The rules: given events, when a command comes, then events or a rejection.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
 use chat_domain::{
     Position,
     batch::{Batch, Marked, Outcome, decide_batch},

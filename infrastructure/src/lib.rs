@@ -9,17 +9,17 @@
 //! not proven (see `chat_domain::ports`).
 
 pub mod database;
-pub mod entities;
-pub mod epoch;
-mod fold;
-pub mod outbox;
-pub mod projector;
-pub mod rebuild;
 pub mod requirements;
-mod rows;
 pub mod session;
 mod sql;
+mod rows;
+pub mod entities;
+pub mod writer;
+pub mod outbox;
 pub mod tail;
 pub mod timeline;
+pub mod projector;
+mod fold;
 pub mod verify;
-pub mod writer;
+pub mod rebuild;
+pub mod epoch;

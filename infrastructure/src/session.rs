@@ -8,7 +8,6 @@ pub(crate) mod presence;
 
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
 use sea_orm::{
     QueryResult,
     sqlx::{
@@ -17,6 +16,7 @@ use sea_orm::{
         sqlite::SqliteConnection,
     },
 };
+use tokio_stream::StreamExt;
 
 use crate::database::{Flavor, Location};
 
@@ -93,16 +93,16 @@ impl Session {
             match &mut self.connection {
                 Inner::Sqlite(connection) => {
                     let mut results = sql.fetch_many(connection);
-                    while let Some(result) = results.try_next().await? {
-                        if let Either::Right(row) = result {
+                    while let Some(result) = results.next().await {
+                        if let Either::Right(row) = result? {
                             rows.push(row.into());
                         }
                     }
                 }
                 Inner::Server(connection) => {
                     let mut results = sql.fetch_many(connection);
-                    while let Some(result) = results.try_next().await? {
-                        if let Either::Right(row) = result {
+                    while let Some(result) = results.next().await {
+                        if let Either::Right(row) = result? {
                             rows.push(row.into());
                         }
                     }

@@ -44,7 +44,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     database::{Flavor, Location},
-    session::{Session, SessionError},
+    session::{Session, SessionError, presence},
 };
 
 #[derive(Debug, Clone)]
@@ -177,7 +177,7 @@ impl GroupCommit {
             committed,
             status: status.clone(),
             session: None,
-            backoff: FIRST_BACKOFF,
+            failures: 0,
             stop: stop.clone(),
         };
         (
@@ -238,7 +238,8 @@ struct Writer {
     committed: mpsc::Sender<Committed>,
     status: Arc<Status>,
     session: Option<Session>,
-    backoff: Duration,
+    /// How often in a row the database failed.
+    failures: u32,
     stop: tokio_util::sync::CancellationToken,
 }
 
@@ -360,14 +361,19 @@ impl Writer {
                     refused_before = true;
                 }
                 Ok(Err(SessionError::Away(error))) => {
+                    self.failures += 1;
                     warn!(error = %error, "the writer lost its connection; the batch runs again on a new one");
                 }
-                Err(_) => warn!("a transaction took too long; its connection is given up"),
+                Err(_) => {
+                    self.failures += 1;
+                    warn!("a transaction took too long; its connection is given up");
+                }
             }
         }
     }
 
-    fn finish(&self, part: Vec<Waiting>, batch: chat_domain::batch::Batch) {
+    fn finish(&mut self, part: Vec<Waiting>, batch: chat_domain::batch::Batch) {
+        self.failures = 0;
         self.status.batches.fetch_add(1, Ordering::Relaxed);
         self.status
             .commands
@@ -392,16 +398,24 @@ impl Writer {
         let Some(mut session) = self.session.take() else {
             return;
         };
-        if let Ok(Ok(())) = timeout(self.options.transaction_timeout, session.ping()).await {
-            self.session = Some(session);
+        match timeout(self.options.transaction_timeout, session.ping()).await {
+            Ok(Ok(())) => {
+                self.failures = 0;
+                self.session = Some(session);
+            }
+            _ => self.failures += 1,
         }
     }
 
-    /// Connects, or refuses what waits and pauses for a while that grows up to a bound.
+    /// Connects. After one failure at once, for a COMMIT may wait to be settled; after more, with a pause before it
+    /// that grows up to a bound.
     async fn reconnect(&mut self) {
+        if self.failures > 1 {
+            self.pause().await;
+        }
         let connected = async {
             let mut session = Session::connect(&self.location, self.flavor).await?;
-            crate::session::presence::take(&mut session).await?;
+            presence::take(&mut session).await?;
             Ok::<_, SessionError>(session)
         };
         match connected.await {
@@ -409,26 +423,32 @@ impl Writer {
                 if self.status.away.swap(false, Ordering::Relaxed) {
                     info!("the database is back");
                 }
-                self.backoff = FIRST_BACKOFF;
                 self.session = Some(session);
             }
             Err(error) => {
+                self.failures += 1;
                 if !self.status.away.swap(true, Ordering::Relaxed) {
                     error!(error = %Chain(&error), "the database is away; commands are refused until it is back");
                 }
-                let pause = Instant::now() + self.backoff;
-                self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
-                // What was queued before the door knew is refused now, not after its deadline.
-                loop {
-                    tokio::select! {
-                        () = tokio::time::sleep_until(pause) => break,
-                        () = self.stop.cancelled() => break,
-                        waiting = self.waiting.recv() => match waiting {
-                            Some(waiting) => waiting.give_up(),
-                            None => break,
-                        },
-                    }
-                }
+            }
+        }
+    }
+
+    /// Waits. While the database is away, what was queued before the door knew is refused meanwhile.
+    async fn pause(&mut self) {
+        let doublings = self.failures.saturating_sub(2).min(10);
+        let until = Instant::now() + (FIRST_BACKOFF * 2_u32.pow(doublings)).min(LAST_BACKOFF);
+        if self.status.is_available() {
+            tokio::time::sleep_until(until).await;
+            return;
+        }
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                waiting = self.waiting.recv() => match waiting {
+                    Some(waiting) => waiting.give_up(),
+                    None => return tokio::time::sleep_until(until).await,
+                },
             }
         }
     }

@@ -137,6 +137,8 @@ contract! {
             Content { content_type: ContentType::parse("image/png").unwrap(), bytes: vec![0; 300_000].into() },
             Content { content_type: ContentType::parse("text/x-o'clock").unwrap_or(ContentType::text_plain()), bytes: "x".into() },
             Content::text("a".repeat(2049)),
+            // In the writer's statement larger than one packet of the MySQL protocol (16 MiB).
+            Content { content_type: ContentType::octet_stream(), bytes: vec![7; 9 << 20].into() },
         ];
         for content in &contents {
             ports.send_content("alice", "bob", content.clone()).await;

@@ -25,11 +25,17 @@ pub struct Caller {
 
 impl Caller {
     pub fn authenticate(verifier: &Verifier, token: Option<&str>) -> Result<Self, Problem> {
-        let Some(token) = token else { return Err(challenge(Problem::new(Code::TokenMissing), None)) };
+        let Some(token) = token else {
+            return Err(challenge(Problem::new(Code::TokenMissing), None));
+        };
         match verifier.verify(token) {
             Ok(Verified { user_id, expires_at }) => Ok(Self { user_id, expires_at }),
             Err(error) => {
-                let code = if error == TokenError::Expired { Code::TokenExpired } else { Code::TokenInvalid };
+                let code = if error == TokenError::Expired {
+                    Code::TokenExpired
+                } else {
+                    Code::TokenInvalid
+                };
                 let problem = Problem::new(code).detail(&error);
                 Err(challenge(problem, Some(&error)))
             }
@@ -72,7 +78,12 @@ impl FromRequestParts<AppState> for StreamCaller {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
-        let of_query = || query.into_iter().find(|(name, _)| name == "access_token").map(|(_, token)| token);
+        let of_query = || {
+            query
+                .into_iter()
+                .find(|(name, _)| name == "access_token")
+                .map(|(_, token)| token)
+        };
         match bearer(&parts.headers) {
             Some(token) => Caller::authenticate(&app.verifier, Some(token)),
             None => Caller::authenticate(&app.verifier, of_query().as_deref()),

@@ -37,8 +37,15 @@ impl Signer {
 
     pub fn sign(&self, user_id: &UserId, expires_in: u64) -> Result<Signed, jsonwebtoken::errors::Error> {
         let iat = get_current_timestamp();
-        let claims = Claims { sub: user_id.as_str(), iat, exp: iat.saturating_add(expires_in) };
+        let claims = Claims {
+            sub: user_id.as_str(),
+            iat,
+            exp: iat.saturating_add(expires_in),
+        };
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.0)?;
-        Ok(Signed { token, expires_at: claims.exp })
+        Ok(Signed {
+            token,
+            expires_at: claims.exp,
+        })
     }
 }

@@ -38,9 +38,9 @@ pub enum TokenError {
 
 #[derive(Deserialize)]
 struct Claims {
-    sub: String,
+    sub: Option<String>,
     /// A number of JSON, which may have a fraction.
-    exp: f64,
+    exp: Option<f64>,
 }
 
 impl Verifier {
@@ -51,14 +51,24 @@ impl Verifier {
         // No audience is configured: a token that names one is not refused for it.
         validation.validate_aud = false;
         validation.set_required_spec_claims(&["exp", "sub"]);
-        Self { key: DecodingKey::from_secret(secret), validation }
+        Self {
+            key: DecodingKey::from_secret(secret),
+            validation,
+        }
     }
 
     pub fn verify(&self, token: &str) -> Result<Verified, TokenError> {
-        let token = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)?;
-        let user_id = UserId::parse(&token.claims.sub).map_err(|_| TokenError::Subject)?;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)?.claims;
+        let user_id = claims
+            .sub
+            .and_then(|sub| UserId::parse(&sub).ok())
+            .ok_or(TokenError::Subject)?;
+        let exp = claims.exp.ok_or(TokenError::NoExpiry)?;
         // The cast saturates, and a proven `exp` is not in the past.
-        Ok(Verified { user_id, expires_at: token.claims.exp as u64 })
+        Ok(Verified {
+            user_id,
+            expires_at: exp as u64,
+        })
     }
 }
 
@@ -98,24 +108,37 @@ mod tests {
         let verified = Verified { user_id, expires_at };
         let claims = json!({"sub": "alice", "exp": expires_at, "aud": "somebody", "iss": "x", "other": [1]});
         assert_eq!(verify(&claims), Ok(verified.clone()));
-        assert_eq!(verify(&json!({"sub": "alice", "exp": expires_at as f64 + 0.5})), Ok(verified));
+        assert_eq!(
+            verify(&json!({"sub": "alice", "exp": expires_at as f64 + 0.5})),
+            Ok(verified)
+        );
     }
 
     #[test]
     fn claims_that_do_not_hold_are_refused() {
         let soon = now() + 60;
         for (claims, error) in [
-            (json!({"sub": "alice", "exp": now() - LEEWAY - 2}), TokenError::Expired),
+            (
+                json!({"sub": "alice", "exp": now() - LEEWAY - 2}),
+                TokenError::Expired,
+            ),
             (json!({"sub": "alice", "exp": 0}), TokenError::Expired),
             (json!({"sub": "alice"}), TokenError::NoExpiry),
-            (json!({"sub": "alice", "exp": soon, "nbf": soon}), TokenError::Immature),
+            (
+                json!({"sub": "alice", "exp": soon, "nbf": soon}),
+                TokenError::Immature,
+            ),
             (json!({"exp": soon}), TokenError::Subject),
             (json!({"sub": "not a user", "exp": soon}), TokenError::Subject),
             (json!({"sub": "", "exp": soon}), TokenError::Subject),
         ] {
             assert_eq!(verify(&claims), Err(error), "{claims}");
         }
-        for claims in [json!({"sub": 7, "exp": soon}), json!({"sub": "alice", "exp": "never"}), json!([])] {
+        for claims in [
+            json!({"sub": 7, "exp": soon}),
+            json!({"sub": "alice", "exp": "never"}),
+            json!([]),
+        ] {
             assert!(verify(&claims).is_err(), "{claims}");
         }
     }
@@ -131,8 +154,21 @@ mod tests {
         // {"alg":"none","typ":"JWT"}
         let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.");
         let none_with_signature = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{rest}");
-        for token in [&other_key, &other_algorithm, &unsigned, &none_with_signature, "", "x", "a.b.c", payload] {
-            assert_eq!(Verifier::hs256(SECRET).verify(token), Err(TokenError::Invalid), "{token}");
+        for token in [
+            &other_key,
+            &other_algorithm,
+            &unsigned,
+            &none_with_signature,
+            "",
+            "x",
+            "a.b.c",
+            payload,
+        ] {
+            assert_eq!(
+                Verifier::hs256(SECRET).verify(token),
+                Err(TokenError::Invalid),
+                "{token}"
+            );
         }
     }
 }

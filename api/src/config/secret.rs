@@ -35,7 +35,10 @@ impl Options {
         let secret = given(variable, self.jwt_secret.as_ref(), self.jwt_secret_file.as_ref())?;
         match &secret {
             Some(secret) if secret.0.len() < JWT_SECRET_LEAST => {
-                let reason = format!("{} bytes are too few, {JWT_SECRET_LEAST} are needed", secret.0.len());
+                let reason = format!(
+                    "{} bytes are too few, {JWT_SECRET_LEAST} are needed",
+                    secret.0.len()
+                );
                 Err(value(variable, reason))
             }
             _ => Ok(secret),
@@ -44,13 +47,20 @@ impl Options {
 
     pub fn database_url(&self) -> Result<Secret, ConfigError> {
         let variable = "CHAT_DATABASE_URL";
-        let url = given(variable, self.database_url.as_ref(), self.database_url_file.as_ref())?;
+        let url = given(
+            variable,
+            self.database_url.as_ref(),
+            self.database_url_file.as_ref(),
+        )?;
         let url = url.unwrap_or_else(|| Secret(DEFAULT_DATABASE.to_owned()));
         // The URL may hold a password: the error shows only how it begins.
         match url.0.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite" | "mysql") => Ok(url),
             Some(scheme) if scheme.len() <= 16 && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
-                Err(value(variable, format!("{scheme}: is not known here, only sqlite: and mysql: (MariaDB too) are")))
+                Err(value(
+                    variable,
+                    format!("{scheme}: is not known here, only sqlite: and mysql: (MariaDB too) are"),
+                ))
             }
             _ => Err(value(variable, "a URL begins with sqlite: or mysql:")),
         }
@@ -66,8 +76,11 @@ fn given(
         (Some(_), Some(_)) => Err(ConfigError::GivenTwice { variable }),
         (Some(text), None) => Ok(Some(Secret(text.clone()))),
         (None, Some(path)) => {
-            let text = fs::read_to_string(path)
-                .map_err(|source| ConfigError::File { variable, path: path.clone(), source })?;
+            let text = fs::read_to_string(path).map_err(|source| ConfigError::File {
+                variable,
+                path: path.clone(),
+                source,
+            })?;
             let text = text.strip_suffix('\n').unwrap_or(&text);
             Ok(Some(Secret(text.strip_suffix('\r').unwrap_or(text).to_owned())))
         }

@@ -29,8 +29,16 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(config.database_url.expose(), "sqlite://./data/chat.db");
     assert!(config.jwt_secret.is_none() && config.migrate && !config.allow_lax_durability);
     assert_eq!((config.database_connections, config.content_limit), (8, 262_144));
-    assert_eq!((config.queue_commands, config.batch_commands, config.batch_bytes), (4096, 256, 1_048_576));
-    let times = [config.poll, config.heartbeat, config.command_timeout, config.shutdown_timeout];
+    assert_eq!(
+        (config.queue_commands, config.batch_commands, config.batch_bytes),
+        (4096, 256, 1_048_576)
+    );
+    let times = [
+        config.poll,
+        config.heartbeat,
+        config.command_timeout,
+        config.shutdown_timeout,
+    ];
     assert_eq!(times.map(|time| time.as_millis()), [50, 15_000, 10_000, 10_000]);
 }
 
@@ -38,8 +46,16 @@ fn the_defaults_are_those_of_the_documentation() {
 fn options_stand_before_or_after_the_command() {
     assert_eq!(config(&["serve", "--poll-ms", "7"]).unwrap().poll.as_millis(), 7);
     assert_eq!(config(&["--poll-ms", "7", "serve"]).unwrap().poll.as_millis(), 7);
-    assert!(config(&["--allow-lax-durability", "serve"]).unwrap().allow_lax_durability);
-    assert!(!config(&["--allow-lax-durability=false"]).unwrap().allow_lax_durability);
+    assert!(
+        config(&["--allow-lax-durability", "serve"])
+            .unwrap()
+            .allow_lax_durability
+    );
+    assert!(
+        !config(&["--allow-lax-durability=false"])
+            .unwrap()
+            .allow_lax_durability
+    );
     assert!(!config(&["migrate", "up", "--migrate", "false"]).unwrap().migrate);
 }
 
@@ -57,15 +73,24 @@ fn values_out_of_range_are_named() {
         (["--command-timeout-ms", "99"], "CHAT_COMMAND_TIMEOUT_MS"),
         (["--shutdown-timeout-s", "3601"], "CHAT_SHUTDOWN_TIMEOUT_S"),
         (["--log", "a=b=c"], "CHAT_LOG"),
-        (["--jwt-secret", "0123456789abcdef0123456789abcde"], "CHAT_JWT_SECRET"),
+        (
+            ["--jwt-secret", "0123456789abcdef0123456789abcde"],
+            "CHAT_JWT_SECRET",
+        ),
         (["--jwt-secret", ""], "CHAT_JWT_SECRET"),
         (["--database-url", "postgres://u:p@h/d"], "CHAT_DATABASE_URL"),
         (["--database-url", ""], "CHAT_DATABASE_URL"),
     ] {
         let line = refused(&args);
-        assert!(line.starts_with(&format!("{variable}: ")) && !line.contains('\n'), "{line}");
+        assert!(
+            line.starts_with(&format!("{variable}: ")) && !line.contains('\n'),
+            "{line}"
+        );
     }
-    assert_eq!(config(&["--content-limit", "16777216"]).unwrap().content_limit, 16 << 20);
+    assert_eq!(
+        config(&["--content-limit", "16777216"]).unwrap().content_limit,
+        16 << 20
+    );
 }
 
 #[test]
@@ -75,7 +100,10 @@ fn values_that_cannot_be_read_are_one_line_and_wrong_usage_is_clap_s() {
         (["--content-limit", "many"], "CHAT_CONTENT_LIMIT: \"many\": "),
         (["--listen", "nowhere"], "CHAT_LISTEN: \"nowhere\": "),
         (["--migrate", "maybe"], "CHAT_MIGRATE: \"maybe\": "),
-        (["--log-format", "xml"], "CHAT_LOG_FORMAT: \"xml\": it is one of text, json"),
+        (
+            ["--log-format", "xml"],
+            "CHAT_LOG_FORMAT: \"xml\": it is one of text, json",
+        ),
     ] {
         match parse(&args) {
             Err(Refused::Value(line)) => assert!(line.starts_with(start) && !line.contains('\n'), "{line}"),
@@ -90,17 +118,28 @@ fn values_that_cannot_be_read_are_one_line_and_wrong_usage_is_clap_s() {
 #[test]
 fn without_a_key_only_loopback_is_listened_on() {
     for open in ["0.0.0.0:3000", "[::]:3000", "192.168.1.2:3000"] {
-        assert!(refused(&["--listen", open]).starts_with("CHAT_LISTEN: "), "{open}");
+        assert!(
+            refused(&["--listen", open]).starts_with("CHAT_LISTEN: "),
+            "{open}"
+        );
         config(&["--listen", open, "--jwt-secret", SECRET]).unwrap();
     }
-    for loopback in ["127.0.0.1:0", "127.1.2.3:3000", "[::1]:3000", "[::ffff:127.0.0.1]:3000"] {
+    for loopback in [
+        "127.0.0.1:0",
+        "127.1.2.3:3000",
+        "[::1]:3000",
+        "[::ffff:127.0.0.1]:3000",
+    ] {
         config(&["--listen", loopback]).unwrap();
     }
 }
 
 #[test]
 fn secrets_come_from_files_too_and_are_never_shown() {
-    let (secret, url) = (file(&format!("{SECRET}\r\n")), file("mysql://chat:hidden@db/chat\n"));
+    let (secret, url) = (
+        file(&format!("{SECRET}\r\n")),
+        file("mysql://chat:hidden@db/chat\n"),
+    );
     let (secret_path, url_path) = (secret.path().to_str().unwrap(), url.path().to_str().unwrap());
     let config = config(&["--jwt-secret-file", secret_path, "--database-url-file", url_path]).unwrap();
     assert_eq!(config.jwt_secret.as_ref().unwrap().expose(), SECRET);
@@ -116,7 +155,13 @@ fn secrets_come_from_files_too_and_are_never_shown() {
 #[test]
 fn an_unknown_variable_is_named_with_the_nearest_known_one() {
     let unknown = |names: &[&str]| unknown_variable(names.iter().map(Into::into));
-    assert_eq!(unknown(&["PATH", "CHAT_LISTEN", "CHAT_JWT_SECRET_FILE", "CHATTY"]), None);
+    assert_eq!(
+        unknown(&["PATH", "CHAT_LISTEN", "CHAT_JWT_SECRET_FILE", "CHATTY"]),
+        None
+    );
     let line = unknown(&["CHAT_LISTEN", "CHAT_DATABASE_ULR"]).unwrap();
-    assert!(line.starts_with("CHAT_DATABASE_ULR ") && line.ends_with(" CHAT_DATABASE_URL"), "{line}");
+    assert!(
+        line.starts_with("CHAT_DATABASE_ULR ") && line.ends_with(" CHAT_DATABASE_URL"),
+        "{line}"
+    );
 }

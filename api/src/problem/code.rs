@@ -84,8 +84,16 @@ impl Code {
 
     /// The code of a `closing`, where a long poll has to say the same as a problem.
     pub fn of_closing(name: &str) -> Self {
-        let known = [Self::Overloaded, Self::TooManyConnections, Self::Starting, Self::Shutdown];
-        known.into_iter().find(|code| code.as_str() == name).unwrap_or(Self::Unavailable)
+        let known = [
+            Self::Overloaded,
+            Self::TooManyConnections,
+            Self::Starting,
+            Self::Shutdown,
+        ];
+        known
+            .into_iter()
+            .find(|code| code.as_str() == name)
+            .unwrap_or(Self::Unavailable)
     }
 }
 
@@ -120,8 +128,13 @@ mod tests {
         for rejection in rejections {
             assert_eq!(Problem::from(rejection).code.as_str(), rejection.code());
         }
-        let invalid =
-            [Invalid::UserId, Invalid::ConversationId, Invalid::Key, Invalid::ContentType, Invalid::Cursor];
+        let invalid = [
+            Invalid::UserId,
+            Invalid::ConversationId,
+            Invalid::Key,
+            Invalid::ContentType,
+            Invalid::Cursor,
+        ];
         for invalid in invalid {
             assert_eq!(Problem::from(invalid).code.as_str(), invalid.code());
         }

@@ -3,12 +3,8 @@
 use std::time::Duration;
 
 use axum::{
-    body::Bytes,
-    extract::{
-        FromRequest, FromRequestParts, Request,
-        path::ErrorKind,
-        rejection::PathRejection,
-    },
+    body::{Bytes, HttpBody},
+    extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE, request::Parts},
 };
 use serde::de::DeserializeOwned;
@@ -17,8 +13,9 @@ use serde_json::error::Category;
 use super::{Code, Problem};
 
 /// How long a body may take, from the end of the request's head: a client that sends a byte now and then holds a
-/// connection and a buffer.
+/// connection and a buffer. A body that says how long it is gets a second more for each of these many bytes.
 const BODY_TIME: Duration = Duration::from_secs(30);
+const BODY_RATE: u64 = 64 << 10;
 
 /// A JSON body. Fields that are not known are ignored: a newer client may send more. Wrong JSON is `json_invalid`,
 /// JSON of the wrong form `body_invalid` with a pointer to what is wrong.
@@ -31,7 +28,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         if !is_json(request.headers()) {
             return Err(Problem::new(Code::MediaTypeUnsupported));
         }
-        let body = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await;
+        let length = request.body().size_hint().upper().unwrap_or(0);
+        let time = BODY_TIME + Duration::from_secs(length / BODY_RATE);
+        let body = tokio::time::timeout(time, Bytes::from_request(request, state)).await;
         let body = body.map_err(|_| Problem::new(Code::BodyTimeout))?;
         let body = body.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge),
@@ -42,8 +41,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let essence = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = essence.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = essence
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
@@ -57,7 +64,8 @@ fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
             Category::Syntax | Category::Eof | Category::Io => Problem::new(Code::JsonInvalid).detail(error),
         }
     })?;
-    json.end().map_err(|error| Problem::new(Code::JsonInvalid).detail(error))?;
+    json.end()
+        .map_err(|error| Problem::new(Code::JsonInvalid).detail(error))?;
     Ok(value)
 }
 
@@ -80,14 +88,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
         let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
-        serde_path_to_error::deserialize(pairs).map(Self).map_err(|error| {
-            let name = error.path().iter().next().map(ToString::to_string);
-            let problem = Problem::new(Code::ParameterInvalid);
-            match name {
-                Some(name) => problem.at_parameter(name, error.into_inner()),
-                None => problem.detail(error.into_inner()),
-            }
-        })
+        serde_path_to_error::deserialize(pairs)
+            .map(Self)
+            .map_err(|error| {
+                let name = error.path().iter().next().map(ToString::to_string);
+                let problem = Problem::new(Code::ParameterInvalid);
+                match name {
+                    Some(name) => problem.at_parameter(name, error.into_inner()),
+                    None => problem.detail(error.into_inner()),
+                }
+            })
     }
 }
 
@@ -99,17 +109,18 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = axum::extract::Path::from_request_parts(parts, state).await;
-        path.map(|axum::extract::Path(value)| Self(value)).map_err(|rejection| {
-            let PathRejection::FailedToDeserializePathParams(failure) = rejection else {
-                return Problem::new(Code::Internal);
-            };
-            let problem = Problem::new(Code::ParameterInvalid);
-            match failure.kind() {
-                ErrorKind::ParseErrorAtKey { key, .. }
-                | ErrorKind::DeserializeError { key, .. }
-                | ErrorKind::InvalidUtf8InPathParam { key } => problem.at_parameter(key, failure.kind()),
-                other => problem.detail(other),
-            }
-        })
+        path.map(|axum::extract::Path(value)| Self(value))
+            .map_err(|rejection| {
+                let PathRejection::FailedToDeserializePathParams(failure) = rejection else {
+                    return Problem::new(Code::Internal);
+                };
+                let problem = Problem::new(Code::ParameterInvalid);
+                match failure.kind() {
+                    ErrorKind::ParseErrorAtKey { key, .. }
+                    | ErrorKind::DeserializeError { key, .. }
+                    | ErrorKind::InvalidUtf8InPathParam { key } => problem.at_parameter(key, failure.kind()),
+                    other => problem.detail(other),
+                }
+            })
     }
 }

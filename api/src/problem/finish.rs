@@ -8,9 +8,7 @@ use axum::{
     extract::{MatchedPath, Request},
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{
-            CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
-        },
+        header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS},
     },
     middleware::Next,
     response::{IntoResponse, Response},
@@ -64,11 +62,13 @@ pub async fn finish(mut request: Request, next: Next) -> Response {
     headers.insert(X_REQUEST_ID, id.0);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // What the doors answer belongs to one person, at one moment.
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
 
     let _entered = span.enter();
     let route = route.as_ref().map(MatchedPath::as_str);
-    let (status, duration_ms) = (status.as_u16(), begun.elapsed().as_secs_f64() * 1000.0);
+    let (status, duration_ms) = (status.as_u16(), begun.elapsed().as_micros() as f64 / 1000.0);
     // The path without its query, which may hold a token, and quoted: anybody can ask for any path.
     if status < 400 {
         tracing::debug!(%method, ?path, route, status, duration_ms, "answered");
@@ -78,11 +78,14 @@ pub async fn finish(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// A refusal that no handler of ours made.
+/// A refusal that no handler of ours made: axum's, which has plain text or nothing in it. What speaks a protocol of its
+/// own inside these routes keeps its own answers.
 fn is_bare(response: &Response) -> bool {
     let status = response.status();
     let refused = status.is_client_error() || status.is_server_error();
-    refused && status != StatusCode::UPGRADE_REQUIRED
+    let content_type = response.headers().get(CONTENT_TYPE);
+    let plain = content_type.is_none_or(|value| value.as_bytes().starts_with(b"text/plain"));
+    refused && plain && status != StatusCode::UPGRADE_REQUIRED
 }
 
 /// Headers of the problem stay (`Allow`, `Retry-After`), those of the body that was there do not.
@@ -92,14 +95,17 @@ fn write_body(response: &mut Response, problem: &Problem, id: &RequestId) {
     let headers = response.headers_mut();
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if let Some(challenge) = problem.challenge.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+    if let Some(challenge) = problem
+        .challenge
+        .as_deref()
+        .and_then(|text| HeaderValue::from_str(text).ok())
+    {
         headers.insert(WWW_AUTHENTICATE, challenge);
     }
     *response.body_mut() = Body::from(body);
 }
 
 /// The answer when a handler panicked. The panic hook has logged it.
-#[expect(clippy::needless_pass_by_value, reason = "the signature that tower-http asks for")]
 pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     Problem::new(Code::Internal).into_response()
 }

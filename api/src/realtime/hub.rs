@@ -41,7 +41,11 @@ pub struct HubOptions {
 
 impl Default for HubOptions {
     fn default() -> Self {
-        Self { heartbeat: Duration::from_secs(15), inbox_events: 128, inbox_bytes: 64 << 10 }
+        Self {
+            heartbeat: Duration::from_secs(15),
+            inbox_events: 128,
+            inbox_bytes: 64 << 10,
+        }
     }
 }
 
@@ -89,7 +93,9 @@ impl Hub {
             moved: watch::Sender::new(0),
             live: AtomicU64::new(0),
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Lets the hub ask the tail to look, when a reader knows of something that it does not.
@@ -157,14 +163,19 @@ impl Hub {
             return reset(ResetReason::Pruned);
         }
         self.wait_for(&head, position).await?;
-        Ok(Greeting::Ready { position: Some(position) })
+        Ok(Greeting::Ready {
+            position: Some(position),
+        })
     }
 
     /// Another node may have given out a cursor, or begun an epoch, that this node's tail has not reached yet.
     async fn wait_for(&self, head: &Head, position: Position) -> Result<(), StoreError> {
         let reached = || {
             let state = self.shared.lock();
-            state.at.as_ref().is_some_and(|at| at.epoch == head.epoch && at.position >= position)
+            state
+                .at
+                .as_ref()
+                .is_some_and(|at| at.epoch == head.epoch && at.position >= position)
         };
         let mut moved = self.shared.moved.subscribe();
         let waiting = async {
@@ -177,7 +188,9 @@ impl Hub {
                 }
             }
         };
-        tokio::time::timeout(BEHIND_LIMIT, waiting).await.map_err(|late| StoreError::Unavailable(Box::new(late)))
+        tokio::time::timeout(BEHIND_LIMIT, waiting)
+            .await
+            .map_err(|late| StoreError::Unavailable(Box::new(late)))
     }
 }
 
@@ -266,7 +279,10 @@ impl Inbox {
     }
 
     fn arm(&self) {
-        *self.lock() = Held { armed: true, ..Held::default() };
+        *self.lock() = Held {
+            armed: true,
+            ..Held::default()
+        };
     }
 
     fn put(&self, event: &Arc<Recorded>, options: &HubOptions) {

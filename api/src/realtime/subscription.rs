@@ -26,8 +26,16 @@ pub enum Delivery {
     /// Complete from this cursor on.
     Ready { cursor: Cursor, head: Position },
     /// Not complete: reload. The stream goes on live from this cursor.
-    Reset { cursor: Cursor, reason: ResetReason, oldest: Position },
-    Event { cursor: Cursor, prev: Cursor, event: Arc<Recorded> },
+    Reset {
+        cursor: Cursor,
+        reason: ResetReason,
+        oldest: Position,
+    },
+    Event {
+        cursor: Cursor,
+        prev: Cursor,
+        event: Arc<Recorded>,
+    },
     /// The log was examined up to this cursor, and held nothing more for this reader.
     Heartbeat { cursor: Cursor, prev: Cursor },
     /// The last delivery.
@@ -66,7 +74,10 @@ pub(super) enum Greeting {
 }
 
 /// What a page holds at most: a stalled reader keeps one.
-const PAGE: PageLimit = PageLimit { events: 128, bytes: 96 << 10 };
+const PAGE: PageLimit = PageLimit {
+    events: 128,
+    bytes: 96 << 10,
+};
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
 const RETRY_AFTER_SHUTDOWN_S: u32 = 2;
 
@@ -87,18 +98,36 @@ pub struct Subscription {
     closed: bool,
 }
 
+enum Advanced {
+    Delivery(Delivery),
+    /// Nothing to deliver yet, and more to do for it.
+    Further,
+    /// All that the tail has passed on was delivered.
+    AtTheEnd,
+}
+
 #[derive(Clone, Copy)]
 enum Mode {
     /// Reading the database, in windows of this width, up to where the tail is.
-    CatchingUp { width: Position },
+    CatchingUp {
+        width: Position,
+    },
     /// The inbox holds everything after the position at which it was armed; the pages up to it are still read.
-    Joining { armed_at: Position, width: Position },
+    Joining {
+        armed_at: Position,
+        width: Position,
+    },
     Live,
 }
 
 impl Subscription {
     /// `None` where the tail has not begun.
-    pub(super) fn begin(shared: Arc<Shared>, user: UserId, inbox: Arc<Inbox>, greeting: Greeting) -> Option<Self> {
+    pub(super) fn begin(
+        shared: Arc<Shared>,
+        user: UserId,
+        inbox: Arc<Inbox>,
+        greeting: Greeting,
+    ) -> Option<Self> {
         let resumes = matches!(greeting, Greeting::Ready { position: Some(_) });
         let at = if resumes { shared.at() } else { shared.arm(&inbox) };
         let Some((at, generation)) = at else {
@@ -106,15 +135,33 @@ impl Subscription {
             return None;
         };
         let examined = match greeting {
-            Greeting::Ready { position: Some(position) } => position,
+            Greeting::Ready {
+                position: Some(position),
+            } => position,
             _ => at.position,
         };
-        let cursor = Cursor { epoch: at.epoch, position: examined };
-        let delivery = match greeting {
-            Greeting::Ready { .. } => Delivery::Ready { cursor: cursor.clone(), head: at.position },
-            Greeting::Reset { reason, oldest } => Delivery::Reset { cursor: cursor.clone(), reason, oldest },
+        let cursor = Cursor {
+            epoch: at.epoch,
+            position: examined,
         };
-        let mode = if resumes { Mode::CatchingUp { width: PageRange::WHOLE } } else { Mode::Live };
+        let delivery = match greeting {
+            Greeting::Ready { .. } => Delivery::Ready {
+                cursor: cursor.clone(),
+                head: at.position,
+            },
+            Greeting::Reset { reason, oldest } => Delivery::Reset {
+                cursor: cursor.clone(),
+                reason,
+                oldest,
+            },
+        };
+        let mode = if resumes {
+            Mode::CatchingUp {
+                width: PageRange::WHOLE,
+            }
+        } else {
+            Mode::Live
+        };
         Some(Self {
             heartbeat_at: Instant::now() + shared.options.heartbeat,
             shared,
@@ -130,93 +177,129 @@ impl Subscription {
         })
     }
 
-    /// Whether everything that the tail has passed on was delivered.
-    pub fn is_caught_up(&self) -> bool {
-        self.greeting.is_none()
-            && self.page.is_empty()
-            && matches!(self.mode, Mode::Live)
-            && self.inbox.is_quiet()
-    }
-
-    /// The cursor of the last delivery.
-    pub fn cursor(&self) -> &Cursor {
-        &self.last
-    }
-
     /// Waits for the next delivery. Cancel safe: what was not returned comes with the next call.
     pub async fn next(&mut self) -> Delivery {
         loop {
+            if let Some(delivery) = self.next_at_hand().await {
+                return delivery;
+            }
+            tokio::select! {
+                () = self.inbox.changed() => {}
+                () = self.shared.closing.cancelled() => {}
+                () = tokio::time::sleep_until(self.heartbeat_at) => {
+                    if let Some(heartbeat) = self.heartbeat() {
+                        return heartbeat;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next delivery of what is in the log, or nothing once all that the tail has passed on was delivered.
+    /// Cancel safe.
+    pub async fn next_at_hand(&mut self) -> Option<Delivery> {
+        loop {
             if let Some(greeting) = self.greeting.take() {
-                return greeting;
+                return Some(greeting);
             }
             if self.closed {
                 return std::future::pending().await;
             }
             if self.shared.closing.is_cancelled() {
                 self.closed = true;
-                return Delivery::Closing { code: "shutdown", retry_after: RETRY_AFTER_SHUTDOWN_S };
+                return Some(Delivery::Closing {
+                    code: "shutdown",
+                    retry_after: RETRY_AFTER_SHUTDOWN_S,
+                });
             }
             if let Some(event) = self.page.pop_front() {
-                return self.event(event);
+                return Some(self.event(event));
             }
-            if let Some(delivery) = self.advance().await {
-                return delivery;
+            match self.advance().await {
+                Advanced::Delivery(delivery) => return Some(delivery),
+                Advanced::AtTheEnd => return None,
+                Advanced::Further => {}
             }
+        }
+    }
+
+    /// How far the log was examined for the user, where all that the tail has passed on was delivered. What is
+    /// delivered later has a greater cursor.
+    pub fn examined(&mut self) -> Cursor {
+        if self.greeting.is_none() && self.page.is_empty() && matches!(self.mode, Mode::Live) {
+            self.examine();
+        }
+        Cursor {
+            position: self.examined.max(self.last.position),
+            ..self.last.clone()
         }
     }
 
     /// One step towards the next delivery, with nothing of a page left.
-    async fn advance(&mut self) -> Option<Delivery> {
-        let (at, generation) = self.shared.at()?;
+    async fn advance(&mut self) -> Advanced {
+        let Some((at, generation)) = self.shared.at() else {
+            return Advanced::AtTheEnd;
+        };
         if generation != self.generation {
-            return Some(self.restart());
+            return Advanced::Delivery(self.restart());
+        }
+        // A stream that reads for long, or cannot read, still says that it lives.
+        if !matches!(self.mode, Mode::Live) && Instant::now() >= self.heartbeat_at {
+            let (cursor, prev) = self.step(self.examined);
+            return Advanced::Delivery(Delivery::Heartbeat { cursor, prev });
         }
         match self.mode {
             Mode::CatchingUp { width } if self.examined < at.position => {
-                let width = self.read(at.position, width).await?;
-                self.mode = Mode::CatchingUp { width };
+                if let Some(width) = self.read(at.position, width).await {
+                    self.mode = Mode::CatchingUp { width };
+                }
             }
             Mode::CatchingUp { width } => {
-                let (at, _) = self.shared.arm(&self.inbox)?;
-                self.mode = Mode::Joining { armed_at: at.position, width };
+                if let Some((at, _)) = self.shared.arm(&self.inbox) {
+                    self.mode = Mode::Joining {
+                        armed_at: at.position,
+                        width,
+                    };
+                }
             }
             Mode::Joining { armed_at, width } if self.examined < armed_at => {
-                let width = self.read(armed_at, width).await?;
-                self.mode = Mode::Joining { armed_at, width };
+                if let Some(width) = self.read(armed_at, width).await {
+                    self.mode = Mode::Joining { armed_at, width };
+                }
             }
             Mode::Joining { .. } => self.mode = Mode::Live,
-            Mode::Live => return self.live().await,
+            Mode::Live => match self.inbox.take() {
+                Taken::Event(event) if event.position <= self.examined => {}
+                Taken::Event(event) => return Advanced::Delivery(self.event(event)),
+                Taken::Overflowed => {
+                    self.mode = Mode::CatchingUp {
+                        width: PageRange::WHOLE,
+                    }
+                }
+                Taken::Nothing => return Advanced::AtTheEnd,
+            },
         }
-        None
+        Advanced::Further
     }
 
-    async fn live(&mut self) -> Option<Delivery> {
-        match self.inbox.take() {
-            Taken::Event(event) if event.position <= self.examined => return None,
-            Taken::Event(event) => return Some(self.event(event)),
-            Taken::Overflowed => {
-                self.mode = Mode::CatchingUp { width: PageRange::WHOLE };
-                return None;
-            }
-            Taken::Nothing => {}
-        }
-        tokio::select! {
-            () = self.inbox.changed() => None,
-            () = self.shared.closing.cancelled() => None,
-            () = tokio::time::sleep_until(self.heartbeat_at) => self.heartbeat(),
-        }
-    }
-
-    /// Reads a page up to a position, and returns the width for the next one. While the database is away, a heartbeat
-    /// at the old cursor says that the stream lives.
+    /// Reads a page up to a position, and returns the width for the next one.
     async fn read(&mut self, up_to: Position, width: Position) -> Option<Position> {
-        let range = PageRange { after: self.examined, up_to, width };
+        let range = PageRange {
+            after: self.examined,
+            up_to,
+            width,
+        };
         let page = tokio::select! {
             page = self.shared.outbox.page(&self.user, range, PAGE) => page,
             () = self.shared.closing.cancelled() => return None,
+            () = tokio::time::sleep_until(self.heartbeat_at) => return None,
         };
         match page {
-            Ok(Page { events, complete_to, next_width }) => {
+            Ok(Page {
+                events,
+                complete_to,
+                next_width,
+            }) => {
                 self.page = events.into();
                 self.examined = complete_to;
                 Some(next_width)
@@ -238,36 +321,56 @@ impl Subscription {
         Delivery::Event { cursor, prev, event }
     }
 
-    /// Says how far the log was examined. The position is read before the inbox is found empty: what lies at or below
-    /// it had been put there.
+    /// Says how far the log was examined.
     fn heartbeat(&mut self) -> Option<Delivery> {
-        let (at, generation) = self.shared.at()?;
-        if generation != self.generation || !self.inbox.is_quiet() {
+        if !self.examine() {
             return None;
         }
-        self.examined = self.examined.max(at.position);
         let (cursor, prev) = self.step(self.examined);
         Some(Delivery::Heartbeat { cursor, prev })
+    }
+
+    /// Moves on to where the tail is, if nothing waits. The position is read before the inbox is found empty: what
+    /// lies at or below it had been put there.
+    fn examine(&mut self) -> bool {
+        let Some((at, generation)) = self.shared.at() else {
+            return false;
+        };
+        if generation != self.generation || !self.inbox.is_quiet() {
+            return false;
+        }
+        self.examined = self.examined.max(at.position);
+        true
     }
 
     /// The log lost its end: what was delivered from there is not so any more.
     fn restart(&mut self) -> Delivery {
         let Some((at, generation)) = self.shared.arm(&self.inbox) else {
             self.closed = true;
-            return Delivery::Closing { code: "starting", retry_after: RETRY_AFTER_SHUTDOWN_S };
+            return Delivery::Closing {
+                code: "starting",
+                retry_after: RETRY_AFTER_SHUTDOWN_S,
+            };
         };
         self.page.clear();
         self.examined = at.position;
         self.generation = generation;
         self.mode = Mode::Live;
         self.last = at.clone();
-        Delivery::Reset { cursor: at, reason: ResetReason::OtherEpoch, oldest: 1 }
+        Delivery::Reset {
+            cursor: at,
+            reason: ResetReason::OtherEpoch,
+            oldest: 1,
+        }
     }
 
     /// Moves the chain on to a position.
     fn step(&mut self, position: Position) -> (Cursor, Cursor) {
         self.heartbeat_at = Instant::now() + self.shared.options.heartbeat;
-        let epoch = self.shared.at().map_or_else(|| self.last.epoch.clone(), |(at, _)| at.epoch);
+        let epoch = self
+            .shared
+            .at()
+            .map_or_else(|| self.last.epoch.clone(), |(at, _)| at.epoch);
         let cursor = Cursor { epoch, position };
         let prev = std::mem::replace(&mut self.last, cursor.clone());
         (cursor, prev)

@@ -43,12 +43,26 @@ pub async fn list_conversations(
     Query(query): Query<ListConversations>,
 ) -> Result<Response, Problem> {
     let limit = limit(query.limit)?;
-    let page = app.timeline.conversations(&caller.user_id, query.before, limit).await?;
-    let next = page.next_before.map(|before| format!("/v1/conversations?before={before}&limit={limit}"));
-    let link = next.as_ref().map(|next| [(LINK, format!(r#"<{next}>; rel="next""#))]);
-    let conversations =
-        page.conversations.iter().map(|view| Conversation::new(view, &caller.user_id)).collect();
-    let body = Conversations { conversations, next, cursor: page.cursor.to_string() };
+    let page = app
+        .timeline
+        .conversations(&caller.user_id, query.before, limit)
+        .await?;
+    let next = page
+        .next_before
+        .map(|before| format!("/v1/conversations?before={before}&limit={limit}"));
+    let link = next
+        .as_ref()
+        .map(|next| [(LINK, format!(r#"<{next}>; rel="next""#))]);
+    let conversations = page
+        .conversations
+        .iter()
+        .map(|view| Conversation::new(view, &caller.user_id))
+        .collect();
+    let body = Conversations {
+        conversations,
+        next,
+        cursor: page.cursor.to_string(),
+    };
     Ok((link, axum::Json(body)).into_response())
 }
 

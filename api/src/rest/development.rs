@@ -49,14 +49,24 @@ pub async fn create_development_token(
     _: LoopbackHost,
     Json(body): Json<NewToken>,
 ) -> Result<Response, Problem> {
-    let user_id = UserId::parse(&body.user_id)
-        .map_err(|invalid| Problem::from(invalid).at("/user_id", invalid))?;
-    let signer = app.development.as_ref().ok_or_else(|| Problem::new(Code::RouteNotFound))?;
+    let user_id =
+        UserId::parse(&body.user_id).map_err(|invalid| Problem::from(invalid).at("/user_id", invalid))?;
+    let signer = app
+        .development
+        .as_ref()
+        .ok_or_else(|| Problem::new(Code::RouteNotFound))?;
     let signed = signer.sign(&user_id, EXPIRES_IN).map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "a token cannot be signed");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "a token cannot be signed"
+        );
         Problem::new(Code::Internal)
     })?;
-    let token = Token { token: signed.token, user_id: user_id.as_str().to_owned(), expires_at: signed.expires_at };
+    let token = Token {
+        token: signed.token,
+        user_id: user_id.as_str().to_owned(),
+        expires_at: signed.expires_at,
+    };
     Ok(axum::Json(token).into_response())
 }
 
@@ -69,7 +79,11 @@ impl<S: Send + Sync> FromRequestParts<S> for LoopbackHost {
         let mut hosts = parts.headers.get_all(HOST).iter().map(|host| host.to_str().ok());
         let one_host = matches!((hosts.next(), hosts.next()), (Some(Some(host)), None) if is_loopback(host));
         let same_target = target_host(&parts.uri).is_none_or(is_loopback);
-        if one_host && same_target { Ok(Self) } else { Err(Problem::new(Code::DevHostRefused)) }
+        if one_host && same_target {
+            Ok(Self)
+        } else {
+            Err(Problem::new(Code::DevHostRefused))
+        }
     }
 }
 
@@ -84,7 +98,10 @@ fn is_loopback(host: &str) -> bool {
         _ => (host, ""),
     };
     let is_port = port.bytes().all(|b| b.is_ascii_digit());
-    is_port && ["127.0.0.1", "[::1]", "localhost"].iter().any(|known| name.eq_ignore_ascii_case(known))
+    is_port
+        && ["127.0.0.1", "[::1]", "localhost"]
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]
@@ -93,12 +110,32 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_are_loopback() {
-        for host in ["127.0.0.1", "127.0.0.1:3000", "localhost", "LocalHost:80", "[::1]", "[::1]:3000"] {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:3000",
+            "localhost",
+            "LocalHost:80",
+            "[::1]",
+            "[::1]:3000",
+        ] {
             assert!(is_loopback(host), "{host}");
         }
         for host in [
-            "", ":", ":3000", "::1", "evil.example", "evil.example:3000", "localhost.evil.example", "127.0.0.1.evil:1",
-            "127.0.0.1:x", "127.0.0.1:80:80", "user@localhost", "[::2]", "0.0.0.0", "127.0.0.2", "localhost:3000,evil",
+            "",
+            ":",
+            ":3000",
+            "::1",
+            "evil.example",
+            "evil.example:3000",
+            "localhost.evil.example",
+            "127.0.0.1.evil:1",
+            "127.0.0.1:x",
+            "127.0.0.1:80:80",
+            "user@localhost",
+            "[::2]",
+            "0.0.0.0",
+            "127.0.0.2",
+            "localhost:3000,evil",
         ] {
             assert!(!is_loopback(host), "{host}");
         }

@@ -22,6 +22,9 @@ pub async fn check_readiness(State(app): State<AppState>) -> Result<&'static str
     if missing.is_empty() {
         return Ok("ready\n");
     }
-    let reasons: Vec<_> = missing.iter().map(|(part, reason)| format!("{part}: {reason}")).collect();
+    let reasons: Vec<_> = missing
+        .iter()
+        .map(|(part, reason)| format!("{part}: {reason}"))
+        .collect();
     Err(Problem::new(Code::NotReady).detail(reasons.join("; ")))
 }

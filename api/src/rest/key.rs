@@ -17,7 +17,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
         let mut values = parts.headers.get_all(HEADER).iter();
         let key = match (values.next(), values.next()) {
             (None, _) => Ok(CommandKey::of_server(rand::random())),
-            (Some(value), None) => value.to_str().map_err(|_| Invalid::Key).and_then(CommandKey::parse),
+            (Some(value), None) => value
+                .to_str()
+                .map_err(|_| Invalid::Key)
+                .and_then(CommandKey::parse),
             (Some(_), Some(_)) => Err(Invalid::Key),
         };
         key.map(Self)

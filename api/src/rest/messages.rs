@@ -2,7 +2,10 @@
 
 use axum::{
     extract::State,
-    http::{HeaderName, HeaderValue, StatusCode, header::{LINK, LOCATION}},
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{LINK, LOCATION},
+    },
     response::{IntoResponse, Response},
 };
 use chat_domain::{
@@ -50,7 +53,15 @@ pub async fn send_message(
 ) -> Result<Response, Problem> {
     let action = body.action(app.content_limit)?;
     let user = caller.user_id.clone();
-    let outcome = app.log.execute(Command { actor_id: caller.user_id, via: None, key, action }).await?;
+    let outcome = app
+        .log
+        .execute(Command {
+            actor_id: caller.user_id,
+            via: None,
+            key,
+            action,
+        })
+        .await?;
     let (message, replayed) = match outcome {
         Outcome::Sent(recorded) => (recorded.message(), false),
         Outcome::SentBefore(id) => (app.timeline.message(&user, id).await?, true),
@@ -58,26 +69,41 @@ pub async fn send_message(
     };
     let message = message.ok_or_else(|| Problem::new(Code::MessageNotFound))?;
     let location = format!("/v1/messages/{}", message.id);
-    let mut response =
-        (StatusCode::CREATED, [(LOCATION, location)], axum::Json(Message::from(&message))).into_response();
+    let mut response = (
+        StatusCode::CREATED,
+        [(LOCATION, location)],
+        axum::Json(Message::from(&message)),
+    )
+        .into_response();
     if replayed {
-        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        response
+            .headers_mut()
+            .insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct MessagePath {
+    /// Of a message that you sent or received.
+    #[param(example = 4182)]
+    #[serde(rename = "_id")]
+    id: Position,
 }
 
 /// Get a message
 #[utoipa::path(
     get, path = "/v1/messages/{_id}", tag = "messages",
-    params(("_id" = i64, Path, description = "The `_id` of a message that you sent or received", example = 4182)),
+    params(MessagePath),
     responses((status = 200, description = "The message as it is now", body = Message<'_>)),
 )]
 pub async fn get_message(
     State(app): State<AppState>,
     caller: Caller,
-    Path(id): Path<Position>,
+    Path(path): Path<MessagePath>,
 ) -> Result<Response, Problem> {
-    let message = app.timeline.message(&caller.user_id, id).await?;
+    let message = app.timeline.message(&caller.user_id, path.id).await?;
     let message = message.ok_or_else(|| Problem::new(Code::MessageNotFound))?;
     Ok(axum::Json(Message::from(&message)).into_response())
 }
@@ -123,7 +149,10 @@ pub async fn list_messages(
     let with = UserId::parse(with).map_err(|invalid| Problem::from(invalid).at_parameter("with", invalid))?;
     let conversation = ConversationId::direct(&caller.user_id, &with);
     let range = query.range()?;
-    let page = app.timeline.messages(&caller.user_id, &conversation, range.clone()).await?;
+    let page = app
+        .timeline
+        .messages(&caller.user_id, &conversation, range.clone())
+        .await?;
     let links = Links::new(&with, &range, &page);
     let header = links.header();
     let history = History {
@@ -143,7 +172,11 @@ impl ListMessages {
             after: self.after,
             since: self.since,
             until: self.until,
-            order: if ascending { Order::Ascending } else { Order::Descending },
+            order: if ascending {
+                Order::Ascending
+            } else {
+                Order::Descending
+            },
             limit: limit(self.limit)?,
         })
     }
@@ -169,7 +202,8 @@ struct Links {
 impl Links {
     fn new(with: &UserId, range: &MessageRange, page: &MessagePage) -> Self {
         let url = |bounds: &[(&str, Option<i64>)]| {
-            let mut query = form_urlencoded::Serializer::new(String::from("/v1/messages?"));
+            let path = "/v1/messages?";
+            let mut query = form_urlencoded::Serializer::for_suffix(path.to_owned(), path.len());
             let mut query = query.append_pair("with", with.as_str());
             for (name, value) in bounds.iter().filter_map(|(name, value)| Some((name, (*value)?))) {
                 query = query.append_pair(name, &value.to_string());
@@ -178,9 +212,11 @@ impl Links {
         };
         let (first, last) = (page.messages.first(), page.messages.last());
         let next = last.filter(|_| page.more).map(|last| match range.order {
-            Order::Ascending => {
-                url(&[("after", Some(last.id)), ("before", range.before), ("until", range.until)])
-            }
+            Order::Ascending => url(&[
+                ("after", Some(last.id)),
+                ("before", range.before),
+                ("until", range.until),
+            ]),
             Order::Descending => url(&[("before", Some(last.id))]),
         });
         let prev = first.and_then(|first| match range.order {
@@ -196,7 +232,10 @@ impl Links {
 
     fn header(&self) -> Option<String> {
         let link = |url: &Option<String>, rel| url.as_ref().map(|url| format!(r#"<{url}>; rel="{rel}""#));
-        let links: Vec<_> = [link(&self.next, "next"), link(&self.prev, "prev")].into_iter().flatten().collect();
+        let links: Vec<_> = [link(&self.next, "next"), link(&self.prev, "prev")]
+            .into_iter()
+            .flatten()
+            .collect();
         (!links.is_empty()).then(|| links.join(", "))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use axum::{
     extract::RawPathParams,
+    http::StatusCode,
     http::{
         HeaderName,
         header::{
@@ -12,7 +13,6 @@ use axum::{
         },
     },
     response::{IntoResponse, Response},
-    http::StatusCode,
 };
 use utoipa_swagger_ui::Config;
 
@@ -57,7 +57,11 @@ pub async fn redirect_to_docs() -> Response {
 pub async fn show_docs(path: RawPathParams) -> Result<Response, Problem> {
     static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
         // Without `validator_url` the page would ask swagger.io whether a document on a public name is valid.
-        Arc::new(Config::from("../openapi.json").validator_url("none").try_it_out_enabled(true))
+        Arc::new(
+            Config::from("../openapi.json")
+                .validator_url("none")
+                .try_it_out_enabled(true),
+        )
     });
     let file = path.iter().next().map_or("", |(_, file)| file);
     match utoipa_swagger_ui::serve(file, CONFIG.clone()) {

@@ -30,7 +30,12 @@ pub async fn send_receipt(
     Key(key): Key,
     Json(body): Json<NewReceipt>,
 ) -> Result<Response, Problem> {
-    let command = Command { actor_id: caller.user_id, via: None, key, action: body.action() };
+    let command = Command {
+        actor_id: caller.user_id,
+        via: None,
+        key,
+        action: body.action(),
+    };
     match app.log.execute(command).await? {
         Outcome::Marked(marked) => Ok(axum::Json(Receipt::from(&marked)).into_response()),
         Outcome::Sent(_) | Outcome::SentBefore(_) => Err(Problem::new(Code::Internal)),

@@ -9,30 +9,57 @@ use serde_json::{Value, json};
 use crate::testing::{SECRET, Server, Setup, get, request};
 
 fn plain(method: Method, path: &str) -> Request<Body> {
-    Request::builder().method(method).uri(path).body(Body::empty()).unwrap()
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .body(Body::empty())
+        .unwrap()
 }
 
 fn jwt(claims: &Value) -> String {
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET)).unwrap()
+    jsonwebtoken::encode(
+        &Header::new(Algorithm::HS256),
+        claims,
+        &EncodingKey::from_secret(SECRET),
+    )
+    .unwrap()
 }
 
 #[tokio::test]
 async fn what_is_not_there_is_a_problem_too() {
     let server = Server::new();
-    for path in ["/nothing", "/v1", "/v1/", "/v1/messages/", "/v1/messages/1/2", "/metrics", "/dev/token"] {
-        assert_eq!(server.call(plain(Method::GET, path)).await.code(), "route_not_found", "{path}");
+    for path in [
+        "/nothing",
+        "/v1",
+        "/v1/",
+        "/v1/messages/",
+        "/v1/messages/1/2",
+        "/metrics",
+        "/dev/token",
+    ] {
+        assert_eq!(
+            server.call(plain(Method::GET, path)).await.code(),
+            "route_not_found",
+            "{path}"
+        );
     }
     let wrong = server.call(plain(Method::DELETE, "/v1/messages")).await;
     assert_eq!((wrong.status.as_u16(), wrong.code()), (405, "method_not_allowed"));
     let mut allowed: Vec<_> = wrong.header("allow").split(',').collect();
     allowed.sort_unstable();
     assert_eq!(allowed, ["GET", "HEAD", "POST"]);
-    assert_eq!(server.get("alice", "/v1/messages/%FF").await.code(), "parameter_invalid");
+    assert_eq!(
+        server.get("alice", "/v1/messages/%FF").await.code(),
+        "parameter_invalid"
+    );
 }
 
 #[tokio::test]
 async fn a_panic_is_a_problem() {
-    let server = Server::with(Setup { failing: Some(ExecuteError::Unavailable), ..Setup::default() });
+    let server = Server::with(Setup {
+        failing: Some(ExecuteError::Unavailable),
+        ..Setup::default()
+    });
     let answer = server.get("alice", "/v1/messages/666").await;
     assert_eq!((answer.status.as_u16(), answer.code()), (500, "internal"));
     assert_eq!(answer.body["type"], "urn:chat-system:problem:internal");
@@ -46,11 +73,22 @@ async fn a_request_keeps_its_id_if_that_is_sane() {
         id.map(|id| request.headers_mut().insert("x-request-id", id));
         server.call(request).await.header("x-request-id").to_owned()
     };
-    assert_eq!(ask(Some(HeaderValue::from_static("my-id.1_A"))).await, "my-id.1_A");
+    assert_eq!(
+        ask(Some(HeaderValue::from_static("my-id.1_A"))).await,
+        "my-id.1_A"
+    );
     let long = HeaderValue::from_str(&"x".repeat(65)).unwrap();
-    for id in [None, Some(HeaderValue::from_static("")), Some(HeaderValue::from_static("a b")), Some(long)] {
+    for id in [
+        None,
+        Some(HeaderValue::from_static("")),
+        Some(HeaderValue::from_static("a b")),
+        Some(long),
+    ] {
         let drawn = ask(id.clone()).await;
-        assert!(drawn.len() == 32 && drawn.bytes().all(|b| b.is_ascii_hexdigit()), "{id:?}: {drawn}");
+        assert!(
+            drawn.len() == 32 && drawn.bytes().all(|b| b.is_ascii_hexdigit()),
+            "{id:?}: {drawn}"
+        );
     }
 }
 
@@ -67,7 +105,11 @@ async fn every_door_wants_a_token() {
     ];
     for (method, path) in doors {
         let answer = server.call(plain(method, path)).await;
-        assert_eq!((answer.status.as_u16(), answer.code()), (401, "token_missing"), "{path}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.code()),
+            (401, "token_missing"),
+            "{path}"
+        );
         assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="chat-system""#);
     }
 }
@@ -78,9 +120,18 @@ async fn tokens_that_do_not_hold_are_refused_with_a_challenge() {
     let soon = get_current_timestamp() + 60;
     let good = jwt(&json!({"sub": "alice", "exp": soon}));
     for (authorization, code) in [
-        (format!("Bearer {}", jwt(&json!({"sub": "alice", "exp": 1}))), "token_expired"),
-        (format!("Bearer {}", jwt(&json!({"sub": "alice"}))), "token_invalid"),
-        (format!("Bearer {}", jwt(&json!({"sub": "a b", "exp": soon}))), "token_invalid"),
+        (
+            format!("Bearer {}", jwt(&json!({"sub": "alice", "exp": 1}))),
+            "token_expired",
+        ),
+        (
+            format!("Bearer {}", jwt(&json!({"sub": "alice"}))),
+            "token_invalid",
+        ),
+        (
+            format!("Bearer {}", jwt(&json!({"sub": "a b", "exp": soon}))),
+            "token_invalid",
+        ),
         (format!("Bearer {good}x"), "token_invalid"),
         ("Bearer ".to_owned(), "token_invalid"),
         ("Bearer".to_owned(), "token_missing"),
@@ -88,51 +139,93 @@ async fn tokens_that_do_not_hold_are_refused_with_a_challenge() {
         (good.clone(), "token_missing"),
     ] {
         let mut request = plain(Method::GET, "/v1/conversations");
-        request.headers_mut().insert("authorization", authorization.parse().unwrap());
+        request
+            .headers_mut()
+            .insert("authorization", authorization.parse().unwrap());
         let answer = server.call(request).await;
         assert_eq!(answer.code(), code, "{authorization}");
         let challenge = answer.header("www-authenticate");
-        assert_eq!(challenge.contains(r#"error="invalid_token""#), code != "token_missing", "{challenge}");
+        assert_eq!(
+            challenge.contains(r#"error="invalid_token""#),
+            code != "token_missing",
+            "{challenge}"
+        );
     }
     for scheme in ["bearer", "BEARER"] {
         let mut request = plain(Method::GET, "/v1/conversations");
-        request.headers_mut().insert("authorization", format!("{scheme} {good}").parse().unwrap());
+        request
+            .headers_mut()
+            .insert("authorization", format!("{scheme} {good}").parse().unwrap());
         assert_eq!(server.call(request).await.status, 200);
     }
     // Only the stream takes a token from the query.
-    let refused = server.call(plain(Method::GET, &format!("/v1/conversations?access_token={good}"))).await;
+    let refused = server
+        .call(plain(
+            Method::GET,
+            &format!("/v1/conversations?access_token={good}"),
+        ))
+        .await;
     assert_eq!(refused.code(), "token_missing");
-    let taken = server.call(plain(Method::GET, &format!("/v1/events?wait=0&access_token={good}"))).await;
+    let taken = server
+        .call(plain(
+            Method::GET,
+            &format!("/v1/events?wait=0&access_token={good}"),
+        ))
+        .await;
     assert_eq!(taken.status, 200);
     let expired = jwt(&json!({"sub": "alice", "exp": 1}));
-    let refused = server.call(plain(Method::GET, &format!("/v1/events?access_token={expired}"))).await;
+    let refused = server
+        .call(plain(Method::GET, &format!("/v1/events?access_token={expired}")))
+        .await;
     assert_eq!(refused.code(), "token_expired");
 }
 
 #[tokio::test]
 async fn development_tokens_are_for_this_machine_only() {
     let ask = |host: &str, body: &Value| {
-        let request = Request::post("/dev/token").header("host", host).header("content-type", "application/json");
+        let request = Request::post("/dev/token")
+            .header("host", host)
+            .header("content-type", "application/json");
         request.body(Body::from(body.to_string())).unwrap()
     };
     let alice = json!({"user_id": "alice"});
-    let server = Server::with(Setup { development: true, ..Setup::default() });
+    let server = Server::with(Setup {
+        development: true,
+        ..Setup::default()
+    });
     for host in ["localhost:3000", "127.0.0.1", "[::1]:3000"] {
         let answer = server.call(ask(host, &alice)).await;
-        assert_eq!((answer.status.as_u16(), &answer.body["user_id"]), (200, &json!("alice")));
+        assert_eq!(
+            (answer.status.as_u16(), &answer.body["user_id"]),
+            (200, &json!("alice"))
+        );
         assert!(answer.body["expires_at"].as_u64().unwrap() > get_current_timestamp());
         let mut request = plain(Method::GET, "/v1/conversations");
         let bearer = format!("Bearer {}", answer.body["token"].as_str().unwrap());
-        request.headers_mut().insert("authorization", bearer.parse().unwrap());
+        request
+            .headers_mut()
+            .insert("authorization", bearer.parse().unwrap());
         assert_eq!(server.call(request).await.status, 200);
     }
-    assert_eq!(server.call(ask("evil.example", &alice)).await.code(), "dev_host_refused");
+    assert_eq!(
+        server.call(ask("evil.example", &alice)).await.code(),
+        "dev_host_refused"
+    );
     let no_host = Request::post("/dev/token").body(Body::empty()).unwrap();
     assert_eq!(server.call(no_host).await.code(), "dev_host_refused");
-    assert_eq!(server.call(ask("localhost", &json!({"user_id": "a b"}))).await.code(), "user_id_invalid");
+    assert_eq!(
+        server
+            .call(ask("localhost", &json!({"user_id": "a b"})))
+            .await
+            .code(),
+        "user_id_invalid"
+    );
 
     let keyed = Server::new();
-    assert_eq!(keyed.call(ask("localhost", &alice)).await.code(), "route_not_found");
+    assert_eq!(
+        keyed.call(ask("localhost", &alice)).await.code(),
+        "route_not_found"
+    );
 }
 
 #[tokio::test]
@@ -142,7 +235,10 @@ async fn health_and_readiness() {
     assert_eq!(server.call(plain(Method::GET, "/readyz")).await.status, 200);
     let tail = server.readiness.part("tail");
     let answer = server.call(plain(Method::GET, "/readyz")).await;
-    assert_eq!((answer.code(), &answer.body["detail"]), ("not_ready", &json!("tail: has not started")));
+    assert_eq!(
+        (answer.code(), &answer.body["detail"]),
+        ("not_ready", &json!("tail: has not started"))
+    );
     tail.ready();
     assert_eq!(server.call(plain(Method::GET, "/readyz")).await.status, 200);
     tail.not_ready("a gap stays");
@@ -154,28 +250,75 @@ async fn health_and_readiness() {
 async fn pages_come_from_the_binary_and_link_relatively() {
     let server = Server::new();
     let home = server.call(plain(Method::GET, "/")).await;
-    assert!(home.header("content-security-policy").starts_with("default-src 'none';"));
+    assert!(
+        home.header("content-security-policy")
+            .starts_with("default-src 'none';")
+    );
     assert_eq!(home.header("x-content-type-options"), "nosniff");
     assert!(home.body.as_str().unwrap().contains(r#"href="docs/""#));
 
     let redirect = server.call(plain(Method::GET, "/docs")).await;
-    assert_eq!((redirect.status.as_u16(), redirect.header("location")), (308, "docs/"));
+    assert_eq!(
+        (redirect.status.as_u16(), redirect.header("location")),
+        (308, "docs/")
+    );
     let docs = server.call(plain(Method::GET, "/docs/")).await;
     assert_eq!(docs.header("content-type"), "text/html");
     for absolute in [r#"="/"#, "http://", "https://"] {
-        assert!(!docs.body.as_str().unwrap().contains(absolute), "{absolute} in {}", docs.body);
+        assert!(
+            !docs.body.as_str().unwrap().contains(absolute),
+            "{absolute} in {}",
+            docs.body
+        );
     }
-    let start = server.call(plain(Method::GET, "/docs/swagger-initializer.js")).await;
+    let start = server
+        .call(plain(Method::GET, "/docs/swagger-initializer.js"))
+        .await;
     assert!(start.body.as_str().unwrap().contains("../openapi.json"));
-    assert_eq!(server.call(plain(Method::GET, "/docs/swagger-ui-bundle.js")).await.status, 200);
-    assert_eq!(server.call(plain(Method::GET, "/docs/nothing")).await.code(), "route_not_found");
-    assert_eq!(server.call(plain(Method::GET, "/openapi.json")).await.body["openapi"], "3.1.0");
+    assert_eq!(
+        server
+            .call(plain(Method::GET, "/docs/swagger-ui-bundle.js"))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        server.call(plain(Method::GET, "/docs/nothing")).await.code(),
+        "route_not_found"
+    );
+    assert_eq!(
+        server.call(plain(Method::GET, "/openapi.json")).await.body["openapi"],
+        "3.1.0"
+    );
 }
 
 #[tokio::test]
 async fn a_head_of_a_page_has_no_body() {
     let server = Server::new();
-    let answer = server.call(request(Method::HEAD, "alice", "/v1/conversations").body(Body::empty()).unwrap()).await;
+    let answer = server
+        .call(
+            request(Method::HEAD, "alice", "/v1/conversations")
+                .body(Body::empty())
+                .unwrap(),
+        )
+        .await;
     assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, Some("")));
     assert_eq!(server.call(get("alice", "/v1/conversations")).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let server = Server::new();
+    let never = Body::from_stream(futures_util::stream::pending::<Result<&[u8], std::io::Error>>());
+    let request = request(Method::POST, "alice", "/v1/messages").header("content-type", "application/json");
+    let answer = server.call(request.body(never).unwrap()).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (408, "body_timeout"));
+    let broken = [Err::<&[u8], _>(std::io::Error::other("the connection broke"))];
+    let broken = Body::from_stream(futures_util::stream::iter(broken));
+    let request = crate::testing::request(Method::POST, "alice", "/v1/messages");
+    let request = request
+        .header("content-type", "application/json")
+        .body(broken)
+        .unwrap();
+    assert_eq!(server.call(request).await.code(), "body_incomplete");
 }

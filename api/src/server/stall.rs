@@ -24,7 +24,12 @@ pub(super) struct StallGuard<S> {
 
 impl<S> StallGuard<S> {
     pub(super) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, timer: Box::pin(sleep(limit)), running: false }
+        Self {
+            stream,
+            limit,
+            timer: Box::pin(sleep(limit)),
+            running: false,
+        }
     }
 
     fn guard<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -37,7 +42,10 @@ impl<S> StallGuard<S> {
             self.timer.as_mut().reset(Instant::now() + self.limit);
         }
         ready!(self.timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the reader has stopped")))
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the reader has stopped",
+        )))
     }
 }
 
@@ -95,7 +103,9 @@ mod tests {
         let reader = tokio::spawn(async move {
             for _ in 0..5 {
                 sleep(Duration::from_secs(20)).await;
-                tokio::io::AsyncReadExt::read_exact(&mut theirs, &mut [0; 4]).await.unwrap();
+                tokio::io::AsyncReadExt::read_exact(&mut theirs, &mut [0; 4])
+                    .await
+                    .unwrap();
             }
             theirs
         });
@@ -104,6 +114,9 @@ mod tests {
         assert_eq!(begun.elapsed(), Duration::from_secs(100));
         let _still_open = reader.await.unwrap();
         let error = guarded.write_all(&[7; 1]).await.unwrap_err();
-        assert_eq!((error.kind(), begun.elapsed()), (io::ErrorKind::TimedOut, Duration::from_secs(130)));
+        assert_eq!(
+            (error.kind(), begun.elapsed()),
+            (io::ErrorKind::TimedOut, Duration::from_secs(130))
+        );
     }
 }

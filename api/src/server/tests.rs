@@ -1,0 +1,147 @@
+use std::net::SocketAddr;
+
+use axum::{
+    body::Body,
+    extract::ConnectInfo,
+    routing::{get, post},
+};
+use futures_util::stream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::*;
+
+struct Running {
+    address: SocketAddr,
+    shutdown: Shutdown,
+    left: tokio::task::JoinHandle<usize>,
+}
+
+async fn start(limit: Duration) -> Running {
+    let shutdown = Shutdown {
+        stop: CancellationToken::new(),
+        streams: CancellationToken::new(),
+        limit,
+    };
+    let streams = shutdown.streams.clone();
+    let router = Router::new()
+        .route(
+            "/peer",
+            get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.ip().to_string() }),
+        )
+        // Gives a word, and ends when the hub would end it.
+        .route(
+            "/polite",
+            get(|| async move { endless(async move { streams.cancelled().await }) }),
+        )
+        .route("/stubborn", get(|| async { endless(std::future::pending()) }))
+        .route("/echo", post(|body: String| async { body }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let left = tokio::spawn(serve(listener, router, shutdown.clone()));
+    Running {
+        address,
+        shutdown,
+        left,
+    }
+}
+
+fn endless(end: impl Future<Output = ()> + Send + 'static) -> Body {
+    Body::from_stream(stream::unfold(
+        (Some("word"), Box::pin(end)),
+        |(word, mut end)| async move {
+            match word {
+                Some(word) => Some((Ok::<_, std::convert::Infallible>(word), (None, end))),
+                None => {
+                    end.as_mut().await;
+                    None
+                }
+            }
+        },
+    ))
+}
+
+async fn ask(address: SocketAddr, head: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn read_to(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(end.as_bytes()) {
+        let read = timeout(Duration::from_secs(10), stream.read_u8())
+            .await
+            .expect("nothing came");
+        text.push(read.unwrap_or_else(|error| panic!("{error} after {:?}", String::from_utf8_lossy(&text))));
+    }
+    String::from_utf8(text).unwrap()
+}
+
+const GET_POLITE: &str = "GET /polite HTTP/1.1\r\nHost: x\r\n\r\n";
+const GET_STUBBORN: &str = "GET /stubborn HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[tokio::test]
+async fn handlers_see_the_peer_and_connections_are_kept() {
+    let server = start(Duration::from_secs(10)).await;
+    let mut stream = ask(server.address, "GET /peer HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    read_to(&mut stream, "127.0.0.1").await;
+    stream
+        .write_all(b"GET /peer HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    read_to(&mut stream, "127.0.0.1").await;
+}
+
+#[tokio::test]
+async fn a_stop_lets_streams_end_and_requests_finish() {
+    let server = start(Duration::from_secs(10)).await;
+    let mut polite = ask(server.address, GET_POLITE).await;
+    read_to(&mut polite, "word\r\n").await;
+    let mut slow = ask(
+        server.address,
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab",
+    )
+    .await;
+    let mut idle = ask(server.address, "GET /peer HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    read_to(&mut idle, "127.0.0.1").await;
+
+    server.shutdown.stop.cancel();
+    read_to(&mut polite, "0\r\n\r\n").await;
+    assert_eq!(idle.read(&mut [0]).await.unwrap(), 0);
+    slow.write_all(b"cd").await.unwrap();
+    read_to(&mut slow, "abcd").await;
+    assert_eq!(server.left.await.unwrap(), 0);
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_cut_at_the_limit() {
+    let server = start(Duration::from_millis(50)).await;
+    let mut stubborn = ask(server.address, GET_STUBBORN).await;
+    read_to(&mut stubborn, "word\r\n").await;
+    server.shutdown.stop.cancel();
+    assert_eq!(server.left.await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_request_is_closed() {
+    // In memory: the clock that stands still moves on its own while a socket of the machine is waited for.
+    let (mut client, server) = tokio::io::duplex(64);
+    let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+    let begun = tokio::time::Instant::now();
+    client.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+    connection(server, peer, Router::new(), CancellationToken::new()).await;
+    assert_eq!(begun.elapsed(), FIRST_HEAD);
+
+    let (mut client, server) = tokio::io::duplex(4096);
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let begun = tokio::time::Instant::now();
+    connection(server, peer, Router::new(), CancellationToken::new()).await;
+    assert_eq!(begun.elapsed(), NEXT_HEAD);
+}

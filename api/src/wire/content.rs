@@ -42,7 +42,8 @@ impl NewMessage {
             (Some(text), None) => {
                 let content_type = content_type.unwrap_or_else(ContentType::text_plain);
                 if !content_type.is_textual() {
-                    let detail = "text needs a textual content type (text/*, JSON, XML); send other content as data";
+                    let detail =
+                        "text needs a textual content type (text/*, JSON, XML); send other content as data";
                     return Err(Problem::new(Code::ContentTypeInvalid).at("/content_type", detail));
                 }
                 ("/text", content_type, text.into_bytes())
@@ -51,7 +52,11 @@ impl NewMessage {
                 let bytes = BASE64_STANDARD
                     .decode(data)
                     .map_err(|error| Problem::new(Code::DataInvalid).at("/data", error))?;
-                ("/data", content_type.unwrap_or_else(ContentType::octet_stream), bytes)
+                (
+                    "/data",
+                    content_type.unwrap_or_else(ContentType::octet_stream),
+                    bytes,
+                )
             }
         };
         let content = Content::try_new(content_type, bytes.into(), content_limit)

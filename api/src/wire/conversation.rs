@@ -57,7 +57,10 @@ impl<'a> Conversation<'a> {
         };
         Self {
             conversation_id: view.conversation_id.as_str(),
-            with: view.conversation_id.peer_of(reader).map(|peer| peer.as_str().to_owned()),
+            with: view
+                .conversation_id
+                .peer_of(reader)
+                .map(|peer| peer.as_str().to_owned()),
             seq: view.seq,
             unread: view.unread,
             last_message: view.last_message.as_ref().map(Message::from),

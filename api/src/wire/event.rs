@@ -93,18 +93,36 @@ pub fn event_body(recorded: &Recorded) -> String {
     };
     match &recorded.event {
         event::Event::MessageSent { .. } => body.message = message.as_ref().map(Message::from),
-        event::Event::ReceiptMoved { up_to, .. } => body.up_to = Some(UpTo { id: up_to.id, seq: up_to.seq }),
+        event::Event::ReceiptMoved { up_to, .. } => {
+            body.up_to = Some(UpTo {
+                id: up_to.id,
+                seq: up_to.seq,
+            })
+        }
         event::Event::Other { fields, .. } => {
             let own = |name: &str| !ENVELOPE.contains(&name);
-            body.others = fields.iter().map(|(name, value)| (name.as_str(), value)).filter(|(n, _)| own(n)).collect();
+            body.others = fields
+                .iter()
+                .map(|(name, value)| (name.as_str(), value))
+                .filter(|(n, _)| own(n))
+                .collect();
         }
     }
     serde_json::to_string(&body).expect("strings, numbers and JSON values always serialise")
 }
 
 /// The fields of the envelope, which a stored field of the same name does not replace.
-const ENVELOPE: [&str; 9] =
-    ["cursor", "prev", "position", "type", "conversation_id", "actor_id", "via", "occurred_at", "key"];
+const ENVELOPE: [&str; 9] = [
+    "cursor",
+    "prev",
+    "position",
+    "type",
+    "conversation_id",
+    "actor_id",
+    "via",
+    "occurred_at",
+    "key",
+];
 
 /// An event's JSON for one reader: `body` is what [`event_body`] made.
 pub fn frame(cursor: &Cursor, prev: &Cursor, body: &str) -> String {
@@ -117,7 +135,9 @@ fn rfc3339(micros: Micros) -> String {
     const FORMAT: &[BorrowedFormatItem<'_>] =
         format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
     let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000);
-    time.unwrap_or(OffsetDateTime::UNIX_EPOCH).format(&FORMAT).unwrap_or_default()
+    time.unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        .format(&FORMAT)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -150,7 +170,10 @@ mod tests {
     }
 
     fn sent(content: Option<Content>) -> event::Event {
-        event::Event::MessageSent { content, received_after: 0 }
+        event::Event::MessageSent {
+            content,
+            received_after: 0,
+        }
     }
 
     fn body(recorded: &Recorded) -> Value {
@@ -160,9 +183,16 @@ mod tests {
     #[test]
     fn a_message_comes_as_the_contract_shows_it() {
         let epoch = Epoch::parse("k7f3q2").unwrap();
-        let [cursor, prev] = [4182, 4177].map(|position| Cursor { epoch: epoch.clone(), position });
+        let [cursor, prev] = [4182, 4177].map(|position| Cursor {
+            epoch: epoch.clone(),
+            position,
+        });
         assert_eq!(
-            frame(&cursor, &prev, &event_body(&recorded(sent(Some(Content::text("hi\n")))))),
+            frame(
+                &cursor,
+                &prev,
+                &event_body(&recorded(sent(Some(Content::text("hi\n")))))
+            ),
             concat!(
                 r#"{"cursor":"k7f3q2:4182","prev":"k7f3q2:4177","position":4182,"type":"message.sent","#,
                 r#""conversation_id":"alice,bob","actor_id":"alice","occurred_at":"2026-11-22T10:15:30.123456Z","#,
@@ -176,9 +206,15 @@ mod tests {
     #[test]
     fn content_that_is_no_text_is_data_in_base64() {
         let content_type = ContentType::parse("image/png").unwrap();
-        let content = Content { content_type, bytes: vec![0xff, 0, 1, 2].into() };
+        let content = Content {
+            content_type,
+            bytes: vec![0xff, 0, 1, 2].into(),
+        };
         let message = &body(&recorded(sent(Some(content))))["message"];
-        assert_eq!((&message["data"], &message["content_type"]), (&json!("/wABAg=="), &json!("image/png")));
+        assert_eq!(
+            (&message["data"], &message["content_type"]),
+            (&json!("/wABAg=="), &json!("image/png"))
+        );
         assert!(message.get("text").is_none());
     }
 
@@ -188,7 +224,15 @@ mod tests {
         let fields: Vec<_> = message.as_object().unwrap().keys().collect();
         assert_eq!(
             fields,
-            ["_id", "conversation_id", "received_at", "receiver_id", "sender_id", "sent_at", "seq"]
+            [
+                "_id",
+                "conversation_id",
+                "received_at",
+                "receiver_id",
+                "sender_id",
+                "sent_at",
+                "seq"
+            ]
         );
     }
 
@@ -196,10 +240,17 @@ mod tests {
     fn a_receipt_says_up_to_where_and_a_key_of_the_server_is_not_shown() {
         let up_to = event::UpTo { id: 4182, seq: 17 };
         let kind = ReceiptKind::Read;
-        let mut receipt = recorded(event::Event::ReceiptMoved { kind, up_to, received_after: 0 });
+        let mut receipt = recorded(event::Event::ReceiptMoved {
+            kind,
+            up_to,
+            received_after: 0,
+        });
         receipt.key = CommandKey::of_server(1);
         let body = body(&receipt);
-        assert_eq!((&body["type"], &body["up_to"]), (&json!("receipt.read"), &json!({"_id": 4182, "seq": 17})));
+        assert_eq!(
+            (&body["type"], &body["up_to"]),
+            (&json!("receipt.read"), &json!({"_id": 4182, "seq": 17}))
+        );
         assert!(body.get("key").is_none() && body.get("message").is_none());
     }
 
@@ -207,7 +258,10 @@ mod tests {
     fn an_event_of_a_newer_version_is_passed_on_and_cannot_replace_the_envelope() {
         let fields = json!({"emoji": "+1", "actor_id": "mallory", "cursor": "x", "message": 7});
         let fields = fields.as_object().unwrap().clone();
-        let body = body(&recorded(event::Event::Other { kind: "reaction.added".into(), fields }));
+        let body = body(&recorded(event::Event::Other {
+            kind: "reaction.added".into(),
+            fields,
+        }));
         assert_eq!(
             (&body["type"], &body["emoji"], &body["actor_id"], &body["message"]),
             (&json!("reaction.added"), &json!("+1"), &json!("alice"), &json!(7)),

@@ -46,7 +46,9 @@ impl<'a> From<&'a views::Message> for Message<'a> {
     fn from(message: &'a views::Message) -> Self {
         let content = message.content.as_ref();
         let text = content.and_then(|content| content.as_text());
-        let data = content.filter(|_| text.is_none()).map(|content| BASE64_STANDARD.encode(&content.bytes));
+        let data = content
+            .filter(|_| text.is_none())
+            .map(|content| BASE64_STANDARD.encode(&content.bytes));
         Self {
             id: message.id,
             conversation_id: message.conversation_id.as_str(),

@@ -31,7 +31,10 @@ impl NewReceipt {
             ReceiptType::Received => ReceiptKind::Received,
             ReceiptType::Read => ReceiptKind::Read,
         };
-        Action::SendReceipt { kind, up_to: self.up_to }
+        Action::SendReceipt {
+            kind,
+            up_to: self.up_to,
+        }
     }
 }
 

@@ -12,8 +12,17 @@ async fn conversations_come_with_the_newest_first() {
     assert_eq!(page.body["cursor"], "test:3");
     assert_eq!(page.body["next"], Value::Null);
     let conversations = page.body["conversations"].as_array().unwrap();
-    let with: Vec<_> = conversations.iter().map(|c| (&c["with"], &c["unread"], &c["seq"])).collect();
-    assert_eq!(with, [(&json!("carol"), &json!(1), &json!(1)), (&json!("bob"), &json!(0), &json!(1))]);
+    let with: Vec<_> = conversations
+        .iter()
+        .map(|c| (&c["with"], &c["unread"], &c["seq"]))
+        .collect();
+    assert_eq!(
+        with,
+        [
+            (&json!("carol"), &json!(1), &json!(1)),
+            (&json!("bob"), &json!(0), &json!(1))
+        ]
+    );
     assert_eq!(conversations[0]["conversation_id"], "alice,carol");
     assert_eq!(conversations[0]["last_message"]["text"], "two");
     assert_eq!(
@@ -39,5 +48,8 @@ async fn pages_of_conversations_lead_on() {
     let second = server.get("alice", next).await;
     assert_eq!(second.body["conversations"][0]["with"], "bob");
     assert_eq!((&second.body["next"], second.header("link")), (&Value::Null, ""));
-    assert_eq!(server.get("alice", "/v1/conversations?limit=no").await.code(), "parameter_invalid");
+    assert_eq!(
+        server.get("alice", "/v1/conversations?limit=no").await.code(),
+        "parameter_invalid"
+    );
 }

@@ -14,8 +14,17 @@ type Preference = (u16, u8);
 
 /// `None` if neither is accepted. A client that does not say gets pages.
 pub(super) fn preferred<'h>(headers: impl IntoIterator<Item = &'h HeaderValue>) -> Option<Form> {
-    let values: Vec<_> = headers.into_iter().map(|value| value.to_str().unwrap_or_default()).collect();
-    let ranges = || values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|r| !r.is_empty());
+    let values: Vec<_> = headers
+        .into_iter()
+        .map(|value| value.to_str().unwrap_or_default())
+        .collect();
+    let ranges = || {
+        values
+            .iter()
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .filter(|r| !r.is_empty())
+    };
     if ranges().next().is_none() {
         return Some(Form::Page);
     }
@@ -37,7 +46,10 @@ fn preference<'r>(ranges: impl Iterator<Item = &'r str>, exact: &str, family: &s
             .find(|(known, _)| name.eq_ignore_ascii_case(known))?
             .1;
         let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-        let weight = weight.map_or(Some(1.0), |q| q.parse::<f32>().ok()).unwrap_or(0.0).clamp(0.0, 1.0);
+        let weight = weight
+            .map_or(Some(1.0), |q| q.parse::<f32>().ok())
+            .unwrap_or(0.0)
+            .clamp(0.0, 1.0);
         Some((specificity, (weight * 1000.0).round() as u16))
     });
     let (specificity, weight) = matching.max().unwrap_or_default();

@@ -11,9 +11,12 @@ use axum::{
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
-use chat_domain::{Position, cursor::{After, Cursor}};
+use chat_domain::{
+    Position,
+    cursor::{After, Cursor},
+};
 use serde_json::{Map, json};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     auth::Caller,
@@ -30,10 +33,6 @@ const ANSWER_BYTES: usize = 1 << 20;
 /// takes a moment.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
-/// While catching up there may be nothing to deliver at all, so it is looked at again and again whether that is done.
-/// Each look takes back a read that is under way: the pauses double, so that a slow read gets its time.
-const FIRST_LOOK: Duration = Duration::from_millis(20);
-
 pub(super) async fn poll(
     app: &AppState,
     caller: Caller,
@@ -41,44 +40,70 @@ pub(super) async fn poll(
     limit: usize,
     wait: Duration,
 ) -> Result<Response, Problem> {
-    let wait = wait.min(caller.expires_in());
+    let deadline = Instant::now() + wait.min(caller.expires_in());
     let subscription = app.hub.subscribe(caller.user_id, after).await;
     let mut subscription = subscription.map_err(|starting| Problem::new(Code::Starting).detail(starting))?;
-    let deadline = Instant::now() + wait;
     let mut page: Option<Page> = None;
-    let mut look = FIRST_LOOK;
-    while !page.as_ref().is_some_and(|page| page.is_full(limit)) {
-        let caught_up = page.is_some() && subscription.is_caught_up();
-        let something = page.as_ref().is_some_and(|page| !page.events.is_empty());
-        if caught_up && (something || Instant::now() >= deadline) {
+    let mut more = collect(&mut subscription, &mut page, limit, deadline + CATCH_UP).await?;
+    while !more && page.as_ref().is_none_or(|page| page.events.is_empty()) {
+        let Ok(delivery) = timeout_at(deadline, subscription.next()).await else {
             break;
-        }
-        let delivery = if caught_up {
-            timeout_at(deadline, subscription.next()).await
-        } else {
-            timeout(look, subscription.next()).await
         };
-        match delivery {
-            Ok(Delivery::Closing { .. }) if something => break,
-            Ok(delivery) => {
-                take(&mut page, delivery)?;
-                look = FIRST_LOOK;
-            }
-            Err(_) if !caught_up && Instant::now() >= deadline + CATCH_UP => break,
-            Err(_) => look *= 2,
-        }
+        take(&mut page, delivery)?;
+        more = collect(&mut subscription, &mut page, limit, deadline + CATCH_UP).await?;
     }
-    let page = page.ok_or_else(|| Problem::new(Code::Unavailable))?;
-    Ok(page.answer(&subscription))
+    let mut page = page.ok_or_else(|| Problem::new(Code::Unavailable))?;
+    if !more {
+        // A quiet user moves on too: the next poll looks no further back than this one did.
+        page.cursor = subscription.examined();
+    }
+    Ok(page.answer(more))
+}
+
+/// Takes what is at hand, until the page is full or there is no more. Returns whether there may be more.
+async fn collect(
+    subscription: &mut Subscription,
+    page: &mut Option<Page>,
+    limit: usize,
+    deadline: Instant,
+) -> Result<bool, Problem> {
+    while !page.as_ref().is_some_and(|page| page.is_full(limit)) {
+        let delivery = match timeout_at(deadline, subscription.next_at_hand()).await {
+            Ok(Some(delivery)) => delivery,
+            Ok(None) => return Ok(false),
+            Err(_) => return Ok(true),
+        };
+        // What was read before the server began to close is not lost to the client, only left for the next poll.
+        let closing = matches!(delivery, Delivery::Closing { .. });
+        if closing && page.as_ref().is_some_and(|page| !page.events.is_empty()) {
+            return Ok(true);
+        }
+        take(page, delivery)?;
+    }
+    Ok(true)
 }
 
 fn take(page: &mut Option<Page>, delivery: Delivery) -> Result<(), Problem> {
     match (delivery, page) {
         (Delivery::Ready { cursor, head }, page) => *page = Some(Page::new(cursor, head)),
-        (Delivery::Reset { cursor, reason, oldest }, _) => {
+        (
+            Delivery::Reset {
+                cursor,
+                reason,
+                oldest,
+            },
+            _,
+        ) => {
             let fields = json!({"cursor": cursor.to_string(), "reason": reason.as_str(), "oldest": oldest});
-            let fields = if let serde_json::Value::Object(fields) = fields { fields } else { Map::new() };
-            return Err(Problem { fields, ..Problem::new(Code::CursorReset) });
+            let fields = if let serde_json::Value::Object(fields) = fields {
+                fields
+            } else {
+                Map::new()
+            };
+            return Err(Problem {
+                fields,
+                ..Problem::new(Code::CursorReset)
+            });
         }
         (Delivery::Closing { code, retry_after }, _) => {
             return Err(Problem::new(Code::of_closing(code)).retry_after(retry_after.max(1)));
@@ -104,7 +129,13 @@ struct Page {
 
 impl Page {
     fn new(cursor: Cursor, head: Position) -> Self {
-        Self { events: Vec::new(), bytes: 0, prev: cursor.clone(), cursor, head }
+        Self {
+            events: Vec::new(),
+            bytes: 0,
+            prev: cursor.clone(),
+            cursor,
+            head,
+        }
     }
 
     fn is_full(&self, limit: usize) -> bool {
@@ -119,9 +150,9 @@ impl Page {
         self.cursor = cursor;
     }
 
-    fn answer(&self, subscription: &Subscription) -> Response {
+    fn answer(&self, more: bool) -> Response {
         let head = self.head.max(self.cursor.position);
-        let (events, cursor, more) = (self.events.join(","), &self.cursor, !subscription.is_caught_up());
+        let (events, cursor) = (self.events.join(","), &self.cursor);
         let body = format!(r#"{{"events":[{events}],"cursor":"{cursor}","head":{head},"more":{more}}}"#);
         ([(CONTENT_TYPE, "application/json")], Bytes::from(body)).into_response()
     }

@@ -35,14 +35,22 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 pub(super) async fn stream(app: AppState, caller: Caller, after: After) -> Response {
     let expiry = Box::pin(tokio::time::sleep(caller.expires_in()));
     let source = match app.hub.subscribe(caller.user_id.clone(), after).await {
-        Ok(subscription) => Source::Live { subscription: Box::new(subscription), expiry },
+        Ok(subscription) => Source::Live {
+            subscription: Box::new(subscription),
+            expiry,
+        },
         Err(Starting) => {
             let mut last = retry(RETRY);
             closing(&mut last, "starting", 1);
             return answer(Body::from(last));
         }
     };
-    let reader = Reader { user_id: caller.user_id, heartbeat_s: app.heartbeat.as_secs(), source, begun: false };
+    let reader = Reader {
+        user_id: caller.user_id,
+        heartbeat_s: app.heartbeat.as_secs(),
+        source,
+        begun: false,
+    };
     answer(Body::from_stream(stream::unfold(reader, |mut reader| async {
         let chunk = reader.next().await?;
         Some((Ok::<_, Infallible>(Bytes::from(chunk)), reader))
@@ -50,8 +58,11 @@ pub(super) async fn stream(app: AppState, caller: Caller, after: After) -> Respo
 }
 
 fn answer(body: Body) -> Response {
-    let headers =
-        [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store"), (X_ACCEL_BUFFERING, "no")];
+    let headers = [
+        (CONTENT_TYPE, "text/event-stream"),
+        (CACHE_CONTROL, "no-store"),
+        (X_ACCEL_BUFFERING, "no"),
+    ];
     (headers, body).into_response()
 }
 
@@ -63,13 +74,18 @@ struct Reader {
 }
 
 enum Source {
-    Live { subscription: Box<Subscription>, expiry: Pin<Box<Sleep>> },
+    Live {
+        subscription: Box<Subscription>,
+        expiry: Pin<Box<Sleep>>,
+    },
     Ended,
 }
 
 impl Reader {
     async fn next(&mut self) -> Option<String> {
-        let Source::Live { subscription, expiry } = &mut self.source else { return None };
+        let Source::Live { subscription, expiry } = &mut self.source else {
+            return None;
+        };
         let delivery = tokio::select! {
             delivery = subscription.next() => delivery,
             () = expiry => Delivery::Closing { code: "token_expired", retry_after: 0 },
@@ -79,12 +95,25 @@ impl Reader {
         match delivery {
             Delivery::Ready { cursor, head } => {
                 let (cursor, user_id) = (cursor.to_string(), self.user_id.as_str());
-                let ready = Ready { cursor: cursor.clone(), head, user_id, heartbeat_s: self.heartbeat_s };
+                let ready = Ready {
+                    cursor: cursor.clone(),
+                    head,
+                    user_id,
+                    heartbeat_s: self.heartbeat_s,
+                };
                 named(&mut chunk, "ready", Some(&cursor), &ready);
             }
-            Delivery::Reset { cursor, reason, oldest } => {
+            Delivery::Reset {
+                cursor,
+                reason,
+                oldest,
+            } => {
                 let cursor = cursor.to_string();
-                let reset = Reset { cursor: cursor.clone(), reason: reason.as_str(), oldest };
+                let reset = Reset {
+                    cursor: cursor.clone(),
+                    reason: reason.as_str(),
+                    oldest,
+                };
                 named(&mut chunk, "reset", Some(&cursor), &reset);
             }
             Delivery::Event { cursor, prev, event } => {
@@ -93,7 +122,10 @@ impl Reader {
             }
             Delivery::Heartbeat { cursor, prev } => {
                 let cursor = cursor.to_string();
-                let heartbeat = Heartbeat { cursor: cursor.clone(), prev: prev.to_string() };
+                let heartbeat = Heartbeat {
+                    cursor: cursor.clone(),
+                    prev: prev.to_string(),
+                };
                 named(&mut chunk, "heartbeat", Some(&cursor), &heartbeat);
             }
             Delivery::Closing { code, retry_after } => {
@@ -120,9 +152,9 @@ fn closing(chunk: &mut String, code: &str, retry_after: u32) {
 /// JSON has no line breaks outside of its strings, and escapes those inside: one `data:` line holds it.
 fn named(chunk: &mut String, name: &str, id: Option<&str>, data: &impl Serialize) {
     let data = serde_json::to_string(data).expect("strings and numbers always serialise");
-    let _ = write!(chunk, "event: {name}\n");
+    let _ = writeln!(chunk, "event: {name}");
     if let Some(id) = id {
-        let _ = write!(chunk, "id: {id}\n");
+        let _ = writeln!(chunk, "id: {id}");
     }
     let _ = write!(chunk, "data: {data}\n\n");
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use axum::{
-    body::Body,
+    body::{Body, BodyDataStream},
     http::{Request, Response},
 };
 use jsonwebtoken::{EncodingKey, Header, get_current_timestamp};
@@ -15,25 +15,34 @@ use crate::{
 
 fn stream(user: &str, query: &str) -> Request<Body> {
     let mut request = get(user, &format!("/v1/events{query}"));
-    request.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+    request
+        .headers_mut()
+        .insert("accept", "text/event-stream".parse().unwrap());
     request
 }
 
-async fn begin(server: &Server, request: Request<Body>) -> (Body, String) {
+async fn begin(server: &Server, request: Request<Body>) -> (BodyDataStream, String) {
     let response: Response<Body> = server.open(request).await;
     assert_eq!(response.status(), 200);
-    for (name, value) in
-        [("content-type", "text/event-stream"), ("cache-control", "no-store"), ("x-accel-buffering", "no")]
-    {
+    for (name, value) in [
+        ("content-type", "text/event-stream"),
+        ("cache-control", "no-store"),
+        ("x-accel-buffering", "no"),
+    ] {
         assert_eq!(response.headers()[name], value);
     }
-    let mut body = response.into_body();
+    let mut body = response.into_body().into_data_stream();
     let first = read_until(&mut body, "}\n\n").await;
     (body, first)
 }
 
 fn numbers(page: &Value) -> Vec<i64> {
-    page["events"].as_array().unwrap().iter().map(|event| event["position"].as_i64().unwrap()).collect()
+    page["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["position"].as_i64().unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -50,8 +59,14 @@ async fn a_stream_begins_with_ready_and_goes_on_with_events() {
     server.send("alice", "bob", "line\nbreak").await;
     let event = read_until(&mut body, "}\n\n").await;
     let data = event.strip_prefix("id: test:3\ndata: ").unwrap();
-    assert!(data.starts_with(r#"{"cursor":"test:3","prev":"test:1","position":3,"type":"message.sent","#), "{data}");
-    assert_eq!(serde_json::from_str::<Value>(data).unwrap()["message"]["text"], "line\nbreak");
+    assert!(
+        data.starts_with(r#"{"cursor":"test:3","prev":"test:1","position":3,"type":"message.sent","#),
+        "{data}"
+    );
+    assert_eq!(
+        serde_json::from_str::<Value>(data).unwrap()["message"]["text"],
+        "line\nbreak"
+    );
 }
 
 #[tokio::test]
@@ -61,7 +76,9 @@ async fn a_stream_resumes_and_the_last_event_id_wins() {
         server.send("alice", "bob", text).await;
     }
     let mut request = stream("bob", "?after=0");
-    request.headers_mut().insert("last-event-id", "test:2".parse().unwrap());
+    request
+        .headers_mut()
+        .insert("last-event-id", "test:2".parse().unwrap());
     let (mut body, first) = begin(&server, request).await;
     assert!(first.contains(r#""cursor":"test:2","head":3"#), "{first}");
     assert!(read_until(&mut body, "}\n\n").await.starts_with("id: test:3\n"));
@@ -74,7 +91,10 @@ async fn a_lost_cursor_resets_a_stream() {
     for (after, reason) in [("test:9", "ahead"), ("other:1", "other_epoch")] {
         let (_body, first) = begin(&server, stream("bob", &format!("?after={after}"))).await;
         let reset = format!(r#"{{"cursor":"test:1","reason":"{reason}","oldest":1}}"#);
-        assert_eq!(first, format!("retry: 2000\n\nevent: reset\nid: test:1\ndata: {reset}\n\n"));
+        assert_eq!(
+            first,
+            format!("retry: 2000\n\nevent: reset\nid: test:1\ndata: {reset}\n\n")
+        );
     }
 }
 
@@ -93,7 +113,10 @@ async fn a_quiet_stream_has_heartbeats() {
 
 #[tokio::test]
 async fn a_server_that_is_starting_closes_the_stream_with_200() {
-    let server = Server::with(Setup { following: false, ..Setup::default() });
+    let server = Server::with(Setup {
+        following: false,
+        ..Setup::default()
+    });
     let (mut body, first) = begin(&server, stream("bob", "")).await;
     assert_eq!(
         first,
@@ -101,7 +124,10 @@ async fn a_server_that_is_starting_closes_the_stream_with_200() {
     );
     assert_eq!(read_chunk(&mut body).await, None);
     let poll = server.get("bob", "/v1/events").await;
-    assert_eq!((poll.status.as_u16(), poll.code(), poll.header("retry-after")), (503, "starting", "1"));
+    assert_eq!(
+        (poll.status.as_u16(), poll.code(), poll.header("retry-after")),
+        (503, "starting", "1")
+    );
 }
 
 #[tokio::test]
@@ -110,7 +136,10 @@ async fn a_server_that_stops_closes_its_streams() {
     let (mut body, _) = begin(&server, stream("bob", "")).await;
     server.hub.close();
     let last = read_until(&mut body, "}\n\n").await;
-    assert!(last.contains("event: closing\ndata: {\"code\":\"shutdown\",\"retry_after\":"), "{last}");
+    assert!(
+        last.contains("event: closing\ndata: {\"code\":\"shutdown\",\"retry_after\":"),
+        "{last}"
+    );
     assert_eq!(read_chunk(&mut body).await, None);
 }
 
@@ -120,13 +149,19 @@ async fn a_stream_ends_with_its_token() {
     let claims = json!({"sub": "bob", "exp": get_current_timestamp() + 20});
     let token = jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap();
     let mut request = stream("bob", "");
-    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
+        .headers_mut()
+        .insert("authorization", format!("Bearer {token}").parse().unwrap());
     let (mut body, _) = begin(&server, request).await;
     let begun = Instant::now();
     let end = "event: closing\ndata: {\"code\":\"token_expired\",\"retry_after\":0}\n\n";
     let rest = read_until(&mut body, end).await;
     assert!(rest.contains("event: heartbeat\n"), "{rest}");
-    assert!((20..=26).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert!(
+        (20..=26).contains(&begun.elapsed().as_secs()),
+        "{:?}",
+        begun.elapsed()
+    );
     assert_eq!(read_chunk(&mut body).await, None);
 }
 
@@ -137,16 +172,36 @@ async fn a_poll_gives_what_is_there() {
         server.send("alice", "bob", text).await;
     }
     let page = server.get("bob", "/v1/events?after=0&wait=0").await;
-    assert_eq!((numbers(&page.body), &page.body["cursor"]), (vec![1, 2, 3], &json!("test:3")));
-    assert_eq!((&page.body["head"], &page.body["more"]), (&json!(3), &json!(false)));
-    let chain: Vec<_> = page.body["events"].as_array().unwrap().iter().map(|event| &event["prev"]).collect();
+    assert_eq!(
+        (numbers(&page.body), &page.body["cursor"]),
+        (vec![1, 2, 3], &json!("test:3"))
+    );
+    assert_eq!(
+        (&page.body["head"], &page.body["more"]),
+        (&json!(3), &json!(false))
+    );
+    let chain: Vec<_> = page.body["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| &event["prev"])
+        .collect();
     assert_eq!(chain, ["test:0", "test:1", "test:2"]);
 
     let first = server.get("bob", "/v1/events?after=0&wait=0&limit=2").await;
-    assert_eq!((numbers(&first.body), &first.body["more"]), (vec![1, 2], &json!(true)));
-    let next = format!("/v1/events?wait=0&after={}", first.body["cursor"].as_str().unwrap());
+    assert_eq!(
+        (numbers(&first.body), &first.body["more"]),
+        (vec![1, 2], &json!(true))
+    );
+    let next = format!(
+        "/v1/events?wait=0&after={}",
+        first.body["cursor"].as_str().unwrap()
+    );
     assert_eq!(numbers(&server.get("bob", &next).await.body), [3]);
-    assert_eq!(numbers(&server.get("carol", "/v1/events?after=0&wait=0").await.body), [0; 0]);
+    assert_eq!(
+        numbers(&server.get("carol", "/v1/events?after=0&wait=0").await.body),
+        [0; 0]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,7 +221,10 @@ async fn a_poll_waits_for_the_first_event_and_no_longer_than_asked() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_poll_skips_is_no_hole_in_its_chain() {
-    let server = Server::with(Setup { heartbeat: Duration::from_secs(1), ..Setup::default() });
+    let server = Server::with(Setup {
+        heartbeat: Duration::from_secs(1),
+        ..Setup::default()
+    });
     let (page, ()) = tokio::join!(server.get("bob", "/v1/events?after=test:0"), async {
         server.send("alice", "carol", "not bob's").await;
         // Long enough for a heartbeat.
@@ -178,7 +236,10 @@ async fn what_a_poll_skips_is_no_hole_in_its_chain() {
     assert_eq!(page.body["events"][0]["prev"], "test:0");
     assert_eq!(page.body["cursor"], "test:2");
     let quiet = server.get("carol", "/v1/events?after=test:1&wait=3").await;
-    assert_eq!((numbers(&quiet.body), &quiet.body["cursor"]), (vec![], &json!("test:2")));
+    assert_eq!(
+        (numbers(&quiet.body), &quiet.body["cursor"]),
+        (vec![], &json!("test:2"))
+    );
 }
 
 #[tokio::test]
@@ -202,20 +263,45 @@ async fn what_cannot_be_followed_is_refused() {
         ("?limit=0", "parameter_invalid", "limit"),
     ] {
         let answer = server.get("bob", &format!("/v1/events{query}")).await;
-        assert_eq!((answer.code(), &answer.body["errors"][0]["parameter"]), (code, &json!(parameter)), "{query}");
+        assert_eq!(
+            (answer.code(), &answer.body["errors"][0]["parameter"]),
+            (code, &json!(parameter)),
+            "{query}"
+        );
     }
     let mut request = stream("bob", "");
-    request.headers_mut().insert("last-event-id", "nonsense".parse().unwrap());
+    request
+        .headers_mut()
+        .insert("last-event-id", "nonsense".parse().unwrap());
     let answer = server.call(request).await;
-    assert_eq!((answer.status.as_u16(), &answer.body["errors"][0]["header"]), (400, &json!("Last-Event-ID")));
+    assert_eq!(
+        (answer.status.as_u16(), &answer.body["errors"][0]["header"]),
+        (400, &json!("Last-Event-ID"))
+    );
     let mut request = stream("bob", "");
-    request.headers_mut().insert("accept", "text/html".parse().unwrap());
+    request
+        .headers_mut()
+        .insert("accept", "text/html".parse().unwrap());
     assert_eq!(server.call(request).await.status, 406);
 }
 
 #[tokio::test]
 async fn a_token_without_end_does_not_end_the_timer() {
     let user_id = chat_domain::ids::UserId::parse("alice").unwrap();
-    assert!(Caller { user_id: user_id.clone(), expires_at: u64::MAX }.expires_in() > Duration::from_secs(3600));
-    assert_eq!(Caller { user_id, expires_at: 0 }.expires_in(), Duration::ZERO);
+    assert!(
+        Caller {
+            user_id: user_id.clone(),
+            expires_at: u64::MAX
+        }
+        .expires_in()
+            > Duration::from_secs(3600)
+    );
+    assert_eq!(
+        Caller {
+            user_id,
+            expires_at: 0
+        }
+        .expires_in(),
+        Duration::ZERO
+    );
 }
