@@ -3,3 +3,6 @@
 
 pub mod hub;
 pub mod subscription;
+
+#[cfg(test)]
+mod tests;
