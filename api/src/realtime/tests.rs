@@ -227,6 +227,43 @@ async fn a_subscription_gives_each_event_once_in_order_whatever_happens_between_
     }
 }
 
+/// The tail runs on a thread of its own, a few events ahead of the reader, and an inbox of one event overflows all the
+/// time: the stream joins again and again, at every moment of a publication.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_joins_while_the_tail_runs_misses_nothing() {
+    const EVENTS: usize = 3000;
+    for _ in 0..5 {
+        let log = Log::new(HubOptions {
+            inbox_events: 1,
+            ..options()
+        });
+        for _ in 0..EVENTS {
+            log.send("a", "b").await;
+        }
+        let mut stream = log.subscribe("a", After::Beginning).await;
+        let read = Arc::new(AtomicUsize::new(0));
+        let tail = tokio::spawn({
+            let (log, read) = (log.clone(), read.clone());
+            async move {
+                while log.passed.load(Ordering::Relaxed) < EVENTS {
+                    if log.passed.load(Ordering::Relaxed) < read.load(Ordering::Relaxed) + 3 {
+                        log.pass(1).await;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let mut reader = Reader::default();
+        while reader.positions.len() < EVENTS {
+            let delivery = tokio::time::timeout(Duration::from_secs(20), stream.next()).await;
+            reader.take(delivery.expect("the stream goes on"));
+            read.store(reader.positions.len(), Ordering::Relaxed);
+        }
+        assert_eq!(reader.positions, (1..=EVENTS as Position).collect::<Vec<_>>());
+        tail.await.unwrap();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_heartbeat_says_how_far_the_log_was_examined_and_no_further() {
     let log = Log::new(options());
