@@ -31,7 +31,8 @@ pub struct Options {
     )]
     pub listen: SocketAddr,
 
-    /// The database: sqlite://PATH, or mysql://USER:PASSWORD@HOST:PORT/NAME (MySQL and MariaDB)
+    /// The database: sqlite://PATH, or mysql://USER:PASSWORD@HOST:PORT/NAME (MySQL and MariaDB). An SQLite URL may set
+    /// two pragmas, ?journal_mode=wal&synchronous=full; others than these, or extra, do not keep the promises
     /// [default: sqlite://./data/chat.db]
     #[arg(
         long,

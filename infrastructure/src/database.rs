@@ -6,7 +6,7 @@ use std::{fs::File, path::PathBuf, str::FromStr, time::Duration};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement,
     sqlx::{
-        self,
+        self, ConnectOptions,
         mysql::MySqlConnectOptions,
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
     },
@@ -32,7 +32,8 @@ impl Flavor {
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     #[error(
-        "the database URL is not understood: it is sqlite://PATH or mysql://USER:PASSWORD@HOST:PORT/NAME"
+        "the database URL is not understood: it is sqlite://PATH or mysql://USER:PASSWORD@HOST:PORT/NAME; \
+         an SQLite one may end in ?journal_mode=MODE&synchronous=LEVEL"
     )]
     Url(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
     #[error("the folder of the SQLite file cannot be made: {0}")]
@@ -68,19 +69,61 @@ impl DatabaseError {
 /// Where the database is, without a connection yet.
 #[derive(Clone)]
 pub enum Location {
-    Sqlite { file: PathBuf },
+    Sqlite { file: PathBuf, pragmas: Pragmas },
     Server(Box<MySqlConnectOptions>),
+}
+
+/// The pragmas of an SQLite file that the promises depend on. The URL may set others,
+/// `sqlite://PATH?journal_mode=wal&synchronous=full`; what does not keep the promises is refused when the server
+/// starts ([`requirements`](crate::requirements)), not here.
+#[derive(Debug, Clone)]
+pub struct Pragmas {
+    journal_mode: SqliteJournalMode,
+    synchronous: SqliteSynchronous,
+}
+
+impl Default for Pragmas {
+    fn default() -> Self {
+        Self {
+            journal_mode: SqliteJournalMode::Wal,
+            synchronous: SqliteSynchronous::Full,
+        }
+    }
+}
+
+impl Pragmas {
+    /// Reads them from the query of a URL. A parameter that is misspelt is an error, for it would be ignored.
+    fn parse(query: &str) -> Option<Self> {
+        let mut pragmas = Self::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=')? {
+                ("journal_mode", mode) => pragmas.journal_mode = mode.parse().ok()?,
+                // SQLite knows them by number too, and gives them back so.
+                ("synchronous", "0") => pragmas.synchronous = SqliteSynchronous::Off,
+                ("synchronous", "1") => pragmas.synchronous = SqliteSynchronous::Normal,
+                ("synchronous", "2") => pragmas.synchronous = SqliteSynchronous::Full,
+                ("synchronous", "3") => pragmas.synchronous = SqliteSynchronous::Extra,
+                ("synchronous", level) => pragmas.synchronous = level.parse().ok()?,
+                _ => return None,
+            }
+        }
+        Some(pragmas)
+    }
 }
 
 impl Location {
     pub fn parse(url: &str) -> Result<Self, DatabaseError> {
         if let Some(path) = url.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            let path = path.split('?').next().unwrap_or_default();
+            let (path, query) = path.split_once('?').unwrap_or((path, ""));
+            let pragmas = Pragmas::parse(query).ok_or(DatabaseError::Url(None))?;
             if path.is_empty() || path == ":memory:" {
                 return Err(DatabaseError::Url(None));
             }
-            return Ok(Self::Sqlite { file: path.into() });
+            return Ok(Self::Sqlite {
+                file: path.into(),
+                pragmas,
+            });
         }
         if !url.starts_with("mysql://") && !url.starts_with("mariadb://") {
             return Err(DatabaseError::Url(None));
@@ -90,16 +133,18 @@ impl Location {
         if options.get_database().is_none_or(str::is_empty) {
             return Err(DatabaseError::Url(None));
         }
-        Ok(Self::Server(Box::new(options)))
+        // What sqlx would log of a statement, of a slow one even by default, holds messages and keys.
+        Ok(Self::Server(Box::new(options.disable_statement_logging())))
     }
 
-    /// The pragmas that the promises depend on.
-    pub(crate) fn sqlite_options(file: &std::path::Path) -> SqliteConnectOptions {
+    /// How every connection to the file is opened.
+    pub(crate) fn sqlite_options(file: &std::path::Path, pragmas: &Pragmas) -> SqliteConnectOptions {
         SqliteConnectOptions::new()
+            .disable_statement_logging()
             .filename(file)
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
+            .journal_mode(pragmas.journal_mode)
+            .synchronous(pragmas.synchronous)
             .busy_timeout(Duration::from_secs(5))
             .foreign_keys(true)
     }
@@ -115,7 +160,7 @@ pub struct FileLock {
 impl FileLock {
     /// Takes the lock, or says at once that another process has it. Servers need none: `None`.
     pub fn take(location: &Location) -> Result<Option<Self>, DatabaseError> {
-        let Location::Sqlite { file } = location else {
+        let Location::Sqlite { file, .. } = location else {
             return Ok(None);
         };
         make_folder(file)?;
@@ -160,12 +205,12 @@ impl Database {
             DatabaseError::Unreachable(DbErr::Conn(sea_orm::RuntimeErr::SqlxError(e.into())))
         };
         let (pool, flavor) = match &location {
-            Location::Sqlite { file } => {
+            Location::Sqlite { file, pragmas } => {
                 make_folder(file)?;
                 let pool = sqlx::sqlite::SqlitePoolOptions::new()
                     .max_connections(connections)
                     .acquire_timeout(ACQUIRE_TIMEOUT)
-                    .connect_with(Location::sqlite_options(file).optimize_on_close(false, None))
+                    .connect_with(Location::sqlite_options(file, pragmas).optimize_on_close(false, None))
                     .await;
                 let pool = sea_orm::SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.map_err(unreachable)?);
                 (pool, Flavor::Sqlite)

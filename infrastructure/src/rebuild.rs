@@ -60,8 +60,12 @@ pub async fn rebuild(database: &Database) -> Result<Rebuilt, FoldError> {
         "messages, conversations and participants are made anew"
     );
 
-    let reset = "UPDATE checkpoints SET position = 0 WHERE name";
-    session.script(format!("{reset} = '{RECEIVED_AT}'")).await?;
+    session
+        .script(format!(
+            "DELETE FROM checkpoints WHERE name = '{RECEIVED_AT}'; \
+             INSERT INTO checkpoints (name, position) VALUES ('{RECEIVED_AT}', 0)"
+        ))
+        .await?;
     let mut projector = Projector::new(database.clone());
     while projector.step(head.position).await? != Step::Done {
         // The session that keeps nodes away must not be silent for long.

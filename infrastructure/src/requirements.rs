@@ -108,7 +108,7 @@ async fn server(
         Flavor::MariaDb => ("MariaDB", LEAST_MARIADB),
         Flavor::MySql | Flavor::Sqlite => ("MySQL", LEAST_MYSQL),
     };
-    if release(&version).is_none_or(|found| found < least) {
+    if is_older(&version, least) {
         necessary(format!(
             "{name} is {version}, and must be {}.{} or newer",
             least.0, least.1
@@ -185,6 +185,10 @@ fn packet_needed(writer: &WriterOptions, content_limit: usize) -> i64 {
     i64::try_from(content + fields).unwrap_or(i64::MAX)
 }
 
+fn is_older(version: &str, least: (u32, u32)) -> bool {
+    release(version).is_none_or(|found| found < least)
+}
+
 fn release(version: &str) -> Option<(u32, u32)> {
     let mut parts = version.split(['.', '-']).map(str::parse);
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
@@ -207,5 +211,33 @@ mod tests {
         assert_eq!(release("10.11.19-MariaDB-0+deb12u1"), Some((10, 11)));
         assert_eq!(release("9.7.4-2"), Some((9, 7)));
         assert_eq!(release("five"), None);
+    }
+
+    #[test]
+    fn a_database_that_is_too_old_is_told_from_one_that_is_not() {
+        for old in [
+            "10.10.99-MariaDB",
+            "10.6.18-MariaDB-log",
+            "5.5.68-MariaDB",
+            "9.11.0",
+            "MariaDB",
+            "",
+        ] {
+            assert!(is_older(old, LEAST_MARIADB), "{old:?}");
+        }
+        for new in [
+            "10.11.0-MariaDB",
+            "10.11.19-MariaDB-0+deb12u1",
+            "11.4.2-MariaDB",
+            "12.0",
+        ] {
+            assert!(!is_older(new, LEAST_MARIADB), "{new:?}");
+        }
+        for old in ["8.0.36", "8.3.9-log", "5.7.44", "8"] {
+            assert!(is_older(old, LEAST_MYSQL), "{old:?}");
+        }
+        for new in ["8.4.0", "8.10.1", "9.0.1", "9.7.4-2", "10.1"] {
+            assert!(!is_older(new, LEAST_MYSQL), "{new:?}");
+        }
     }
 }

@@ -54,8 +54,8 @@ impl Session {
     pub async fn connect(location: &Location, flavor: Flavor) -> Result<Self, SessionError> {
         let connecting = async {
             match location {
-                Location::Sqlite { file } => {
-                    let options = Location::sqlite_options(file);
+                Location::Sqlite { file, pragmas } => {
+                    let options = Location::sqlite_options(file, pragmas);
                     Ok(Inner::Sqlite(SqliteConnection::connect_with(&options).await?))
                 }
                 Location::Server(options) => Ok(Inner::Server(MySqlConnection::connect_with(options).await?)),

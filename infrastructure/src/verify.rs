@@ -31,6 +31,8 @@ pub struct Report {
     pub different: u64,
 }
 
+const FIRST: Position = 1;
+
 /// How many differences a report lists.
 pub const LISTED: usize = 1000;
 
@@ -74,9 +76,11 @@ pub async fn verify(database: &Database) -> Result<Report, FoldError> {
             fold.position, head.position
         ));
     }
+    // Numbers that were jumped over have no events, and so no messages.
+    check.messages(&mut session, fold.position, head.position).await?;
     check.report.events = fold.events;
     check.beyond(&mut session, head.position).await?;
-    check.received_at(&mut session).await?;
+    check.received_at(&mut session, head.position).await?;
     check.conversations(&mut session, &fold).await?;
     check.participants(&mut session, &fold).await?;
     session.close().await;
@@ -187,22 +191,27 @@ impl Check {
         Ok(())
     }
 
-    /// Looks for rows past the head.
+    /// Looks for rows before the first position and past the head.
     async fn beyond(&mut self, session: &mut Session, head: Position) -> Result<(), FoldError> {
         for (table, key) in [("outbox", "position"), ("messages", "_id")] {
-            let select =
-                format!("SELECT {key} AS k FROM {table} WHERE {key} > {head} ORDER BY {key} LIMIT 10");
-            for row in session.script(select).await? {
-                self.report.add(format!(
-                    "{table}: {key} {} is past the head",
-                    row.try_get::<Position>("", "k")?
-                ));
+            for (outside, what) in [
+                (format!("< {FIRST}"), "is before the first"),
+                (format!("> {head}"), "is past the head"),
+            ] {
+                let select =
+                    format!("SELECT {key} AS k FROM {table} WHERE {key} {outside} ORDER BY {key} LIMIT 10");
+                for row in session.script(select).await? {
+                    self.report.add(format!(
+                        "{table}: {key} {} {what}",
+                        row.try_get::<Position>("", "k")?
+                    ));
+                }
             }
         }
         Ok(())
     }
 
-    async fn received_at(&mut self, session: &mut Session) -> Result<(), FoldError> {
+    async fn received_at(&mut self, session: &mut Session, head: Position) -> Result<(), FoldError> {
         let select = format!(
             "SELECT position FROM checkpoints WHERE name = '{}'",
             checkpoints::RECEIVED_AT
@@ -216,6 +225,12 @@ impl Check {
             self.report.add("checkpoints: received_at is missing".into());
             return Ok(());
         };
+        if checkpoint > head {
+            // What comes up to there would never be filled.
+            self.report.add(format!(
+                "checkpoints: received_at is at {checkpoint}, past the head"
+            ));
+        }
         let mut after = Position::MIN;
         loop {
             let rows = session

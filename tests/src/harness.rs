@@ -18,5 +18,5 @@ pub use client::{Client, Problem, Reply, ok, reply};
 pub use databases::{Database, DatabaseServer, Kind};
 pub use events::{Events, Frame, StalledEvents};
 pub use proxy::{CommitFault, Proxy};
-pub use server::{Outcome, Server, run};
+pub use server::{Outcome, Running, Server, run, run_alone, start_command};
 pub use wait::{eventually, free_port};

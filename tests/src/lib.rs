@@ -18,6 +18,17 @@
 //! The harness panics rather than return errors: a test has nothing better to do with them.
 
 mod harness;
+
+pub mod chatter;
+pub mod counting;
+pub mod inside;
+pub mod keyed;
+pub mod observed;
+pub mod logs;
+pub mod plain;
 pub mod ports;
+pub mod raw;
+pub mod unlocked;
+pub mod veil;
 
 pub use harness::*;

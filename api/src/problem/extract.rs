@@ -61,11 +61,19 @@ fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         let error = error.into_inner();
         match error.classify() {
             Category::Data => Problem::new(Code::BodyInvalid).at(pointer, error),
+            // Of a name that is written as a number, serde_json says that it is no JSON.
+            _ if serde_json::from_slice::<serde_json::Value>(body).is_ok() => {
+                Problem::new(Code::BodyInvalid).at(pointer, error)
+            }
             Category::Syntax | Category::Eof | Category::Io => Problem::new(Code::JsonInvalid).detail(error),
         }
     })?;
     json.end()
         .map_err(|error| Problem::new(Code::JsonInvalid).detail(error))?;
+    // Serde also fills a struct from an array, in the order of its fields: nothing that we promise.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::new(Code::BodyInvalid).at("", "an object is expected"));
+    }
     Ok(value)
 }
 

@@ -157,7 +157,11 @@ impl Shared {
 
     /// Whether this chunk from the client is a COMMIT to be broken, and how.
     fn fault(&self, chunk: &[u8]) -> Option<CommitFault> {
-        if !chunk.windows(6).any(|window| window == b"COMMIT") {
+        // Not the READ COMMITTED with which a session begins.
+        let mut commits = (0..chunk.len())
+            .map(|at| &chunk[at..])
+            .filter(|rest| rest.starts_with(b"COMMIT"));
+        if commits.all(|rest| rest.starts_with(b"COMMITTED")) {
             return None;
         }
         let mut commits = self.commits();

@@ -218,21 +218,64 @@ pub async fn run(database: &Database, arguments: &[&str], settings: &[(&str, &st
     run_with(&all_settings(database, settings), arguments).await
 }
 
+/// Runs a command of the binary with these settings and with none of the harness's own.
+pub async fn run_alone(arguments: &[&str], settings: &[(&str, &str)]) -> Outcome {
+    run_with(&owned(settings).collect(), arguments).await
+}
+
+/// Starts a command of the binary on a database, for a test that does something while it runs.
+pub async fn start_command(database: &Database, arguments: &[&str], settings: &[(&str, &str)]) -> Running {
+    start_with(&all_settings(database, settings), arguments).await
+}
+
 async fn run_with(settings: &BTreeMap<String, String>, arguments: &[&str]) -> Outcome {
+    start_with(settings, arguments).await.outcome(COMMAND_LIMIT).await
+}
+
+async fn start_with(settings: &BTreeMap<String, String>, arguments: &[&str]) -> Running {
     let folder = temporary_folder("command");
-    let (stdout, stderr) = (folder.path().join("stdout"), folder.path().join("stderr"));
-    let mut process = start(settings, folder.path(), |command| {
+    let process = start(settings, folder.path(), |command| {
         command
             .args(arguments)
-            .stdout(append(&stdout))
-            .stderr(append(&stderr));
+            .stdout(append(&folder.path().join("stdout")))
+            .stderr(append(&folder.path().join("stderr")));
     })
     .await;
-    let code = process.wait(COMMAND_LIMIT).await;
-    Outcome {
-        code,
-        stdout: read(&stdout),
-        stderr: read(&stderr),
+    Running { process, folder }
+}
+
+/// A command of the binary that runs. Dropped, it is killed with SIGKILL, and is gone then.
+#[derive(Debug)]
+pub struct Running {
+    // Before the folder, so that the process is gone when the folder goes.
+    process: Process,
+    folder: TempDir,
+}
+
+impl Running {
+    /// Waits for its end.
+    pub async fn outcome(mut self, limit: Duration) -> Outcome {
+        let code = self.process.wait(limit).await;
+        Outcome {
+            code,
+            stdout: read(&self.folder.path().join("stdout")),
+            stderr: self.stderr(),
+        }
+    }
+
+    /// What it has written to stderr so far.
+    pub fn stderr(&self) -> String {
+        read(&self.folder.path().join("stderr"))
+    }
+
+    /// Whether the process is there; a frozen one is.
+    pub fn is_running(&self) -> bool {
+        Path::new(&format!("/proc/{}", self.process.pid())).exists()
+    }
+
+    /// Sends a signal and waits for nothing.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 }
 
@@ -262,12 +305,12 @@ fn all_settings(database: &Database, settings: &[(&str, &str)]) -> BTreeMap<Stri
         ("CHAT_JWT_SECRET", jwt_secret().into()),
     ];
     let ours = ours.into_iter().map(|(name, value)| (name.to_string(), value));
-    ours.chain(
-        settings
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string())),
-    )
-    .collect()
+    ours.chain(owned(settings)).collect()
+}
+
+fn owned(settings: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    let settings = settings.iter();
+    settings.map(|(name, value)| (name.to_string(), value.to_string()))
 }
 
 /// Starts the binary with these settings and with none of ours: a `CHAT_` variable that it does not know is an error.
@@ -303,7 +346,16 @@ async fn binary() -> &'static Path {
                 Some(name) => name,
             };
             let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let output = tokio::process::Command::new(cargo)
+            let mut build = tokio::process::Command::new(cargo);
+            // What cargo says of the test's package, build scripts of dependencies watch (ring's does): passed on, it
+            // would have half of the tree built anew here, and again by the next cargo outside.
+            for (name, _) in env::vars_os() {
+                let of_the_test = name.to_str().is_some_and(|name| name.starts_with("CARGO_"));
+                if of_the_test && name != "CARGO_HOME" {
+                    build.env_remove(name);
+                }
+            }
+            let output = build
                 .args([
                     "build",
                     "--quiet",

@@ -41,9 +41,18 @@ pub(super) async fn poll(
     wait: Duration,
 ) -> Result<Response, Problem> {
     let deadline = Instant::now() + wait.min(caller.expires_in());
+    let asked = match &after {
+        After::Cursor(cursor) => Some(cursor.clone()),
+        After::Now | After::Beginning => None,
+    };
     let subscription = app.hub.subscribe(caller.user_id, after).await;
     let mut subscription = subscription.map_err(|starting| Problem::new(Code::Starting).detail(starting))?;
     let mut page: Option<Page> = None;
+    take(&mut page, subscription.next().await)?;
+    if let (Some(page), Some(asked)) = (&mut page, asked) {
+        // Where an epoch has begun since, `ready` names the same place in the new one.
+        page.prev = asked;
+    }
     let mut more = collect(&mut subscription, &mut page, limit, deadline + CATCH_UP).await?;
     while !more && page.as_ref().is_none_or(|page| page.events.is_empty()) {
         let Ok(delivery) = timeout_at(deadline, subscription.next()).await else {

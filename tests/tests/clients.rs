@@ -1,0 +1,293 @@
+//! The plain clients of `tests/clients`: forty lines each that follow the contract find every loss, come back by
+//! themselves, and go on past what they do not know.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use chat_tests::{
+    Database, Kind, Proxy, Server, eventually, on_each_database,
+    plain::{self, Plain},
+};
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[test]
+fn the_plain_clients_have_at_most_forty_lines_and_their_lock_file_names_no_registry() {
+    for name in ["events.mjs", "chat.sh"] {
+        let lines = fs::read_to_string(plain::folder().join(name))
+            .unwrap()
+            .lines()
+            .count();
+        assert!(lines <= 40, "{name} has {lines} lines");
+    }
+    let lock = fs::read_to_string(plain::folder().join("package-lock.json")).unwrap();
+    assert!(lock.contains("\"integrity\""));
+    assert!(!lock.contains("\"resolved\"") && !lock.contains("http"), "{lock}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_plain_clients_find_a_lost_event_and_go_back_for_it() {
+    let whole = "retry: 100\n\nevent: ready\nid: e:1\ndata: {\"cursor\":\"e:1\",\"head\":9}\n\n\
+                 id: e:2\ndata: {\"cursor\":\"e:2\",\"prev\":\"e:1\",\"type\":\"message.sent\",\"message\":{\"text\":\"2\"}}\n\n\
+                 event: heartbeat\nid: e:3\ndata: {\"cursor\":\"e:3\",\"prev\":\"e:2\"}\n\n\
+                 id: e:4\ndata: {\"cursor\":\"e:4\",\"prev\":\"e:3\",\"type\":\"message.sent\",\"message\":{\"text\":\"4\"}}\n\n";
+    // An event that lacks, and a heartbeat that does: either way the next delivery names a cursor not seen.
+    let event = "id: e:2\ndata: {\"cursor\":\"e:2\",\"prev\":\"e:1\",\"type\":\"message.sent\",\"message\":{\"text\":\"2\"}}\n\n";
+    let heartbeat = "event: heartbeat\nid: e:3\ndata: {\"cursor\":\"e:3\",\"prev\":\"e:2\"}\n\n";
+    for (lost, back_to) in [(event, "e:1"), (heartbeat, "e:2")] {
+        let (broken, rest) = (whole.replace(lost, ""), whole.replace("e:1", back_to));
+        assert_ne!(broken, whole);
+        let rest = if back_to == "e:2" {
+            rest.replacen(&event.replace("e:1", "e:2"), "", 1)
+        } else {
+            rest
+        };
+        for node in [true, false] {
+            let (port, requests) = canned(vec![broken.clone(), rest.clone()]).await;
+            let client = if node {
+                Plain::events_at(port, "token", None).await
+            } else {
+                Plain::chat_at(port, "token", &["follow"]).await
+            };
+            eventually("the last message is there", LIMIT, || async {
+                client.texts().contains(&"4".into())
+            })
+            .await;
+            assert_eq!(client.texts(), ["2", "4"], "{}", client.stdout());
+            assert_eq!(client.named("lost").len(), 1, "{}", client.stdout());
+            let requests = requests.lock().unwrap().clone();
+            let back = requests[1].to_ascii_lowercase();
+            let asked = [
+                format!("after={}", back_to.replace(':', "%3a")),
+                format!("last-event-id: {back_to}"),
+            ];
+            assert!(asked.iter().any(|asked| back.contains(asked)), "{back}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_client_that_has_received_only_ready_comes_back_and_misses_nothing() {
+    let database = Database::fresh(Kind::Sqlite).await;
+    let server = Server::start(&database, &[]).await;
+    // What is there before is not news for somebody who begins now.
+    server.client("bob").send("alice", "before", None).await.unwrap();
+    let proxy = Proxy::to(server.port()).await;
+    let clients = [
+        Plain::events(&server, "alice", proxy.port(), None).await,
+        Plain::chat(&server, "alice", proxy.port(), &["follow"]).await,
+    ];
+    for client in &clients {
+        client.wait_for("ready", 1, LIMIT).await;
+    }
+    proxy.refuse(true);
+    proxy.cut();
+    server
+        .client("bob")
+        .send("alice", "meanwhile", None)
+        .await
+        .unwrap();
+    proxy.refuse(false);
+    for client in &clients {
+        client.wait_for("message.sent", 1, LIMIT).await;
+    }
+    server.client("bob").send("alice", "after", None).await.unwrap();
+    for client in &clients {
+        client.wait_for("message.sent", 2, LIMIT).await;
+        assert_eq!(client.texts(), ["meanwhile", "after"]);
+        let ready = client.named("ready");
+        assert_eq!(ready.len(), 2, "{}", client.stdout());
+        assert_eq!(
+            ready[1].cursor(),
+            ready[0].cursor(),
+            "it goes on from where it was"
+        );
+        assert_eq!(client.named("reset"), []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_client_with_a_lost_cursor_gets_one_reset_and_is_ready_the_next_time() {
+    let database = Database::fresh(Kind::Sqlite).await;
+    let server = Server::start(&database, &[]).await;
+    server.client("bob").send("alice", "before", None).await.unwrap();
+    let proxy = Proxy::to(server.port()).await;
+    let clients = [
+        Plain::events(&server, "alice", proxy.port(), Some("gone:7")).await,
+        Plain::chat(&server, "alice", proxy.port(), &["follow", "gone:7"]).await,
+    ];
+    for client in &clients {
+        client.wait_for("reset", 1, LIMIT).await;
+    }
+    proxy.refuse(true);
+    proxy.cut();
+    server
+        .client("bob")
+        .send("alice", "meanwhile", None)
+        .await
+        .unwrap();
+    proxy.refuse(false);
+    for client in &clients {
+        // `events.mjs` still has the lost cursor in its URL: the one in Last-Event-ID wins.
+        client.wait_for("message.sent", 1, LIMIT).await;
+        assert_eq!(client.texts(), ["meanwhile"]);
+        let (reset, ready) = (client.named("reset"), client.named("ready"));
+        assert_eq!((reset.len(), ready.len()), (1, 1), "{}", client.stdout());
+        assert_eq!(reset[0].data["reason"], "other_epoch");
+        assert_eq!(ready[0].cursor(), reset[0].cursor());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chat_sh_sends_once_although_its_answer_is_lost() {
+    let database = Database::fresh(Kind::Sqlite).await;
+    let server = Server::start(&database, &[]).await;
+    let proxy = Proxy::to(server.port()).await;
+    // The request arrives late, and the answer is on its way for as long: then the line is cut.
+    proxy.delay(Duration::from_secs(3));
+    let text = "it's \"quoted\" \\ and\ttwo\nlines";
+    let mut chat = Plain::chat(&server, "alice", proxy.port(), &["send", "bob", text]).await;
+    let there = || database.number("SELECT COUNT(*) FROM outbox");
+    eventually("the message is recorded", LIMIT, || async { there().await == 1 }).await;
+    proxy.cut();
+    assert_eq!(chat.stdout(), "", "it was answered before the line was cut");
+    proxy.delay(Duration::ZERO);
+    assert_eq!(chat.exit(LIMIT).await, 0, "{}", chat.stderr());
+    let printed: serde_json::Value = serde_json::from_str(&chat.stdout()).unwrap();
+    assert_eq!((&printed["text"], &printed["seq"]), (&json!(text), &json!(1)));
+    assert!(
+        chat.stderr().contains("curl:"),
+        "the first try failed: {}",
+        chat.stderr()
+    );
+    assert_eq!(there().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_clients_end_when_they_are_refused_for_good() {
+    let database = Database::fresh(Kind::Sqlite).await;
+    let server = Server::start(&database, &[]).await;
+    let mut clients = [
+        Plain::events_at(server.port(), "nonsense", None).await,
+        Plain::chat_at(server.port(), "nonsense", &["follow"]).await,
+        Plain::chat_at(server.port(), "nonsense", &["send", "bob", "hi"]).await,
+    ];
+    for client in &mut clients {
+        assert_eq!(
+            client.exit(LIMIT).await,
+            1,
+            "{} {}",
+            client.stdout(),
+            client.stderr()
+        );
+    }
+    assert!(
+        clients[2].stderr().contains("token_invalid"),
+        "{}",
+        clients[2].stderr()
+    );
+}
+
+on_each_database! {
+    /// What a newer version will write passes through this server, and through clients that do not know it.
+    async fn an_event_of_an_unknown_type_is_passed_on_and_clients_step_over_it(kind) {
+        let database = Database::fresh(kind).await;
+        let server = Server::start(&database, &[]).await;
+        let bob = server.client("bob");
+        let first = bob.send("alice", "one", None).await.unwrap();
+        let clients = [
+            Plain::events(&server, "alice", server.port(), Some("0")).await,
+            Plain::chat(&server, "alice", server.port(), &["follow", "0"]).await,
+        ];
+        for client in &clients {
+            client.wait_for("message.sent", 1, LIMIT).await;
+        }
+        let mut stream = server.client("alice").events(Some("0")).await.unwrap();
+        stream.event(LIMIT).await;
+
+        plant_star(&database, first["_id"].as_i64().unwrap()).await;
+        let star = stream.event(LIMIT).await;
+        assert_eq!(
+            (&star["type"], &star["position"], &star["actor_id"], &star["conversation_id"]),
+            (&json!("message.starred"), &json!(2), &json!("bob"), &json!("alice,bob")),
+        );
+        assert_eq!((&star["stars"], &star["message_id"]), (&json!([1, {"of": "five"}]), &first["_id"]));
+        let second = bob.send("alice", "two", None).await.unwrap();
+        assert_eq!((&second["_id"], &second["seq"]), (&json!(3), &json!(2)));
+        assert_eq!(stream.event(LIMIT).await["prev"], star["cursor"]);
+
+        for client in &clients {
+            // Neither reports a broken chain, so both have stepped over the star.
+            client.wait_for("message.sent", 2, LIMIT).await;
+            assert_eq!(client.texts(), ["one", "two"]);
+            assert_eq!(client.named("ready").len(), 1, "it was never cut off");
+        }
+        assert_eq!(clients[0].named("message.starred"), [], "events.mjs does not know it");
+        assert_eq!(clients[1].named("message.starred")[0].data["stars"], star["stars"]);
+        // From the database and by long poll it is the same, and whoever comes back at it goes on.
+        let page = server.client("alice").poll("0", 0).await.unwrap();
+        assert_eq!(page["events"][1]["stars"], star["stars"]);
+        let page = server.client("alice").poll(star["cursor"].as_str().unwrap(), 0).await.unwrap();
+        assert_eq!(page["events"][0]["message"]["text"], "two");
+        let outcome = server.run(&["verify"]).await;
+        assert_eq!(outcome.code, 0, "{}", outcome.stdout);
+    }
+}
+
+/// Writes the event that a newer version might, as its writer would: under the lock of the head.
+async fn plant_star(database: &Database, message: i64) {
+    let txn = database.root().await.begin().await.unwrap();
+    let fields = json!({"message_id": message, "stars": [1, {"of": "five"}]});
+    let hash = "00".repeat(32);
+    for sql in [
+        "UPDATE log_head SET position = position + 1 WHERE id = 1".to_string(),
+        format!(
+            "INSERT INTO outbox (position, type, conversation_id, actor_id, via, command_key, command_hash, occurred_at, \
+             receiver_id, seq, up_to_id, up_to_seq, received_after, content_type, content, fields) \
+             SELECT h.position, 'message.starred', 1, 'bob', NULL, 'star', x'{hash}', h.last_time, 'alice', 1, NULL, \
+             NULL, 0, NULL, NULL, '{fields}' FROM log_head h"
+        ),
+        "UPDATE conversations SET last_position = (SELECT position FROM log_head) WHERE id = 1".to_string(),
+    ] {
+        txn.execute_unprepared(&sql).await.unwrap();
+    }
+    txn.commit().await.unwrap();
+}
+
+/// A server that answers one request after the other with these streams, and keeps the last one open.
+async fn canned(streams: Vec<String>) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let kept = requests.clone();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        for stream in streams {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(connection.read_u8().await.unwrap());
+            }
+            kept.lock().unwrap().push(String::from_utf8(request).unwrap());
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+            connection
+                .write_all(format!("{head}{stream}").as_bytes())
+                .await
+                .unwrap();
+            open.push(connection);
+        }
+        std::future::pending::<()>().await;
+    });
+    (port, requests)
+}
