@@ -33,10 +33,11 @@ impl SqlOutbox {
         Self { database }
     }
 
-    /// What may be seen of each of the user's conversations that has events after a position.
+    /// What may be seen of each of the user's conversations that has events after a position, by their numbers.
     async fn conversations(&self, user: &UserId, after: Position) -> Result<Vec<(i64, Participant)>, DbErr> {
         let select = "SELECT p.conversation_id, p.from_position, p.to_position FROM participants p \
-             JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = ? AND c.last_position > ?";
+             JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = ? AND c.last_position > ? \
+             ORDER BY p.conversation_id";
         let values = [user.as_str().into(), after.into()];
         let rows = self
             .database
@@ -154,8 +155,8 @@ impl SqlOutbox {
             end
         };
         let may_see = |event: &Arc<Recorded>| {
-            let mine = conversations.iter().find(|(id, _)| *id == event.conversation.0);
-            mine.is_none_or(|(_, participant)| participant.may_see(event.position))
+            let mine = conversations.binary_search_by_key(&event.conversation.0, |(number, _)| *number);
+            mine.is_ok_and(|place| conversations[place].1.may_see(event.position))
         };
         events.retain(may_see);
         let next_width = if full * 2 < limit.events {

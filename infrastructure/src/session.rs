@@ -85,7 +85,7 @@ impl Session {
 
     /// Runs statements in one round trip, and returns the rows of all of them in order.
     ///
-    /// The text must hold nothing that was not put there through [`crate::sql`].
+    /// The text must hold nothing that was not put there through `crate::sql`.
     pub async fn script(&mut self, sql: String) -> Result<Vec<QueryResult>, SessionError> {
         let sql = sqlx::raw_sql(AssertSqlSafe(sql));
         let mut rows = Vec::new();

@@ -1,7 +1,7 @@
 //! The group commit: the only place that writes events.
 //!
 //! Commands from all connections of the node wait in one bounded queue for one task, which takes all that wait,
-//! decides and writes them in one transaction ([`transaction`]), and answers each sender after the COMMIT. While one
+//! decides and writes them in one transaction (`transaction`), and answers each sender after the COMMIT. While one
 //! batch commits, the next one gathers; nothing waits on a timer.
 //!
 //! What happens when something fails:
