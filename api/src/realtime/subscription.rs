@@ -229,10 +229,7 @@ impl Subscription {
         if self.greeting.is_none() && self.page.is_empty() && matches!(self.mode, Mode::Live) {
             self.examine();
         }
-        Cursor {
-            position: self.examined.max(self.last.position),
-            ..self.last.clone()
-        }
+        self.cursor_at(self.examined.max(self.last.position))
     }
 
     /// One step towards the next delivery, with nothing of a page left.
@@ -367,13 +364,18 @@ impl Subscription {
     /// Moves the chain on to a position.
     fn step(&mut self, position: Position) -> (Cursor, Cursor) {
         self.heartbeat_at = Instant::now() + self.shared.options.heartbeat;
-        let epoch = self
-            .shared
-            .at()
-            .map_or_else(|| self.last.epoch.clone(), |(at, _)| at.epoch);
-        let cursor = Cursor { epoch, position };
+        let cursor = self.cursor_at(position);
         let prev = std::mem::replace(&mut self.last, cursor.clone());
         (cursor, prev)
+    }
+
+    /// A position in the present epoch, in which all positions before it mean what they meant.
+    fn cursor_at(&self, position: Position) -> Cursor {
+        let epoch = self.shared.at().map(|(at, _)| at.epoch);
+        Cursor {
+            epoch: epoch.unwrap_or_else(|| self.last.epoch.clone()),
+            position,
+        }
     }
 }
 

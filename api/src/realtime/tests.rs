@@ -297,6 +297,25 @@ async fn a_heartbeat_says_how_far_the_log_was_examined_and_no_further() {
 }
 
 #[tokio::test]
+async fn what_was_examined_is_named_in_the_present_epoch() {
+    let log = Log::new(options());
+    let mut quiet = log.subscribe("quiet", After::Now).await;
+    assert_eq!(
+        quiet.next().await,
+        Delivery::Ready {
+            cursor: log.cursor(0),
+            head: 0
+        }
+    );
+    let next = Cursor {
+        epoch: Epoch::parse("next").unwrap(),
+        position: 1_000_000,
+    };
+    log.hub.publish(&[], &next);
+    assert_eq!(quiet.examined(), next);
+}
+
+#[tokio::test]
 async fn nothing_is_handed_to_those_who_may_not_see_it() {
     let log = Log::new(options());
     let mut streams = Vec::new();
