@@ -34,6 +34,7 @@ pub struct MessageRange {
     pub until: Option<i64>,
     /// Ascending from the lower bound, or descending from the upper one.
     pub order: Order,
+    /// How many at most. A page of large messages may hold fewer.
     pub limit: usize,
 }
 
