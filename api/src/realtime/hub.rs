@@ -139,33 +139,42 @@ impl Hub {
         Subscription::begin(self.shared.clone(), user, inbox, greeting).ok_or(Starting)
     }
 
-    /// Decides whether everything after a cursor can be given.
+    /// Decides whether everything after a cursor can be given. A reset waits for the tail too: its cursor is to lie
+    /// behind what the reader is told to reload.
     async fn greet(&self, cursor: Option<Cursor>) -> Result<Greeting, StoreError> {
         let head = self.shared.outbox.head().await?;
-        let oldest = head.oldest;
-        let reset = |reason| Ok(Greeting::Reset { reason, oldest });
-        let position = match &cursor {
-            None => 0,
-            Some(cursor) if cursor.epoch == head.epoch && cursor.position > head.position => {
-                return reset(ResetReason::Ahead);
-            }
-            Some(cursor) if cursor.epoch == head.epoch => cursor.position,
-            Some(cursor) => {
+        let (position, reset) = self.judge(cursor, &head).await?;
+        self.wait_for(&head, if reset.is_some() { head.position } else { position })
+            .await?;
+        Ok(match reset {
+            Some(reason) => Greeting::Reset {
+                reason,
+                oldest: head.oldest,
+            },
+            None => Greeting::Ready {
+                position: Some(position),
+            },
+        })
+    }
+
+    /// The position of a cursor, and why it cannot be resumed from, if it cannot.
+    async fn judge(
+        &self,
+        cursor: Option<Cursor>,
+        head: &Head,
+    ) -> Result<(Position, Option<ResetReason>), StoreError> {
+        let position = cursor.as_ref().map_or(0, |cursor| cursor.position);
+        let reset = match cursor {
+            Some(cursor) if cursor.epoch != head.epoch => {
                 let earlier = self.shared.outbox.earlier_epochs().await?;
                 let end = earlier.iter().find(|end| end.epoch == cursor.epoch);
-                if end.is_none_or(|end| cursor.position > end.last_position) {
-                    return reset(ResetReason::OtherEpoch);
-                }
-                cursor.position
+                end.is_none_or(|end| position > end.last_position)
+                    .then_some(ResetReason::OtherEpoch)
             }
+            _ => (position > head.position).then_some(ResetReason::Ahead),
         };
-        if position + 1 < head.oldest {
-            return reset(ResetReason::Pruned);
-        }
-        self.wait_for(&head, position).await?;
-        Ok(Greeting::Ready {
-            position: Some(position),
-        })
+        let pruned = || (position + 1 < head.oldest).then_some(ResetReason::Pruned);
+        Ok((position, reset.or_else(pruned)))
     }
 
     /// Another node may have given out a cursor, or begun an epoch, that this node's tail has not reached yet.
