@@ -95,7 +95,8 @@ fn read(text: &Str) -> Option<(Received, usize)> {
     const BINARY_EVENT: u8 = b'5';
     const BINARY_ACK: u8 = b'6';
     let kind = *text.as_bytes().first()?;
-    let mut rest = &text[1..];
+    // The first byte may begin a longer character.
+    let mut rest = text.as_str().get(1..)?;
     let mut attachments = 0;
     if matches!(kind, BINARY_EVENT | BINARY_ACK) {
         let (count, after) = rest.split_once('-')?;
