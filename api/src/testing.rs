@@ -28,11 +28,13 @@ use tower::ServiceExt;
 
 use crate::{
     auth::{Signer, Verifier},
+    limits::{Limits, LimitsOptions},
     openapi,
     problem::Code,
     realtime::hub::{Hub, HubOptions},
     router,
     state::{App, Readiness},
+    wire::NewMessage,
 };
 
 pub(crate) const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -53,6 +55,7 @@ pub(crate) struct Setup {
     pub(crate) heartbeat: Duration,
     /// The log and the timeline answer with this.
     pub(crate) failing: Option<ExecuteError>,
+    pub(crate) limits: LimitsOptions,
 }
 
 impl Default for Setup {
@@ -62,6 +65,15 @@ impl Default for Setup {
             following: true,
             heartbeat: Duration::from_secs(15),
             failing: None,
+            limits: LimitsOptions {
+                sends_per_second: 1000,
+                sends_burst: 1000,
+                connections_per_user: 100,
+                connections_per_address: 100,
+                trusted_proxies: "127.0.0.1".parse().unwrap(),
+                bodies: 1 << 20,
+                body: NewMessage::body_limit(CONTENT_LIMIT),
+            },
         }
     }
 }
@@ -105,6 +117,7 @@ impl Server {
             verifier: Verifier::hs256(SECRET),
             development: setup.development.then(|| Signer::hs256(SECRET)),
             readiness: readiness.clone(),
+            limits: Limits::new(setup.limits),
             content_limit: CONTENT_LIMIT,
             heartbeat: setup.heartbeat,
         }));
@@ -231,7 +244,7 @@ fn operation(method: &Method, path: &str) -> Option<&'static str> {
 
 pub(crate) fn token(user: &str) -> String {
     Signer::hs256(SECRET)
-        .sign(&UserId::parse(user).unwrap(), 60)
+        .sign(&UserId::parse(user).unwrap(), 3600)
         .unwrap()
         .token
 }

@@ -51,6 +51,7 @@ pub async fn send_message(
     Key(key): Key,
     Json(body): Json<NewMessage>,
 ) -> Result<Response, Problem> {
+    app.limits.admit_send(&caller.user_id)?;
     let action = body.action(app.content_limit)?;
     let user = caller.user_id.clone();
     let outcome = app

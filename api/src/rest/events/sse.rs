@@ -1,7 +1,7 @@
 //! Server-Sent Events, written by hand: a stream of bytes, one chunk for each delivery. hyper gathers what is there
 //! and writes it at once; what a reader that has stopped holds is one chunk here and hyper's write buffer.
 
-use std::{convert::Infallible, fmt::Write, pin::Pin};
+use std::{convert::Infallible, fmt::Write, net::IpAddr, pin::Pin};
 
 use axum::{
     body::{Body, Bytes},
@@ -11,19 +11,22 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use chat_domain::{cursor::After, ids::UserId};
+use chat_domain::cursor::After;
 use futures_util::stream;
 use serde::Serialize;
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep};
 
 use crate::{
     auth::Caller,
+    limits::{Connection, Door},
+    metrics,
+    problem::Code,
     realtime::{
         hub::Starting,
         subscription::{Delivery, Subscription},
     },
     state::AppState,
-    wire::{Closing, Heartbeat, Ready, Reset, event_body, frame},
+    wire::{Closing, Expiring, Heartbeat, Ready, Reset, event_body, frame},
 };
 
 /// Milliseconds after which a client that has lost its stream comes back.
@@ -32,21 +35,29 @@ const RETRY: u32 = 2000;
 /// nginx buffers answers unless told not to.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-pub(super) async fn stream(app: AppState, caller: Caller, after: After) -> Response {
-    let expiry = Box::pin(tokio::time::sleep(caller.expires_in()));
+pub(super) async fn stream(app: AppState, address: IpAddr, caller: Caller, after: After) -> Response {
+    let connection = app.limits.connect(Door::Sse, address);
+    let connection = connection.and_then(|mut connection| {
+        connection.of_user(&caller.user_id)?;
+        Ok(connection)
+    });
+    let connection = match connection {
+        Ok(connection) => connection,
+        Err(problem) => return refusal(problem.code),
+    };
+    let expiry = Box::pin(sleep(caller.expires_in()));
+    let warning = Some(Box::pin(sleep(caller.warned_in())));
     let source = match app.hub.subscribe(caller.user_id.clone(), after).await {
         Ok(subscription) => Source::Live {
             subscription: Box::new(subscription),
+            warning,
             expiry,
+            _connection: connection,
         },
-        Err(Starting) => {
-            let mut last = retry(RETRY);
-            closing(&mut last, "starting", 1);
-            return answer(Body::from(last));
-        }
+        Err(Starting) => return refusal(Code::Starting),
     };
     let reader = Reader {
-        user_id: caller.user_id,
+        caller,
         heartbeat_s: app.heartbeat.as_secs(),
         source,
         begun: false,
@@ -55,6 +66,14 @@ pub(super) async fn stream(app: AppState, caller: Caller, after: After) -> Respo
         let chunk = reader.next().await?;
         Some((Ok::<_, Infallible>(Bytes::from(chunk)), reader))
     })))
+}
+
+/// A stream that ends at once: any status but 200 would end an `EventSource` for good.
+fn refusal(code: Code) -> Response {
+    metrics::rejected(code, Door::Sse);
+    let mut last = retry(RETRY);
+    closing(&mut last, code.as_str(), code.retry_after().unwrap_or(1));
+    answer(Body::from(last))
 }
 
 fn answer(body: Body) -> Response {
@@ -67,7 +86,7 @@ fn answer(body: Body) -> Response {
 }
 
 struct Reader {
-    user_id: UserId,
+    caller: Caller,
     heartbeat_s: u64,
     source: Source,
     begun: bool,
@@ -76,25 +95,45 @@ struct Reader {
 enum Source {
     Live {
         subscription: Box<Subscription>,
+        /// Until it has said that the token expires.
+        warning: Option<Pin<Box<Sleep>>>,
         expiry: Pin<Box<Sleep>>,
+        _connection: Connection,
     },
     Ended,
 }
 
 impl Reader {
     async fn next(&mut self) -> Option<String> {
-        let Source::Live { subscription, expiry } = &mut self.source else {
+        let Source::Live {
+            subscription,
+            warning,
+            expiry,
+            ..
+        } = &mut self.source
+        else {
             return None;
+        };
+        let begun = self.begun;
+        let warned = async {
+            match warning {
+                Some(warning) if begun => warning.await,
+                _ => std::future::pending().await,
+            }
         };
         let delivery = tokio::select! {
             delivery = subscription.next() => delivery,
+            () = warned => {
+                *warning = None;
+                return Some(self.expiring());
+            }
             () = expiry => Delivery::Closing { code: "token_expired", retry_after: 0 },
         };
         let mut chunk = if self.begun { String::new() } else { retry(RETRY) };
         self.begun = true;
         match delivery {
             Delivery::Ready { cursor, head } => {
-                let (cursor, user_id) = (cursor.to_string(), self.user_id.as_str());
+                let (cursor, user_id) = (cursor.to_string(), self.caller.user_id.as_str());
                 let ready = Ready {
                     cursor: cursor.clone(),
                     head,
@@ -134,6 +173,14 @@ impl Reader {
             }
         }
         Some(chunk)
+    }
+
+    /// Without an id, so that the reader's place stays where it was.
+    fn expiring(&self) -> String {
+        let mut chunk = String::new();
+        let expires_at = self.caller.expires_at;
+        named(&mut chunk, "expiring", None, &Expiring { expires_at });
+        chunk
     }
 }
 
