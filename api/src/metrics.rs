@@ -83,3 +83,50 @@ fn describe() {
         gauge!(CONNECTIONS, "door" => door.as_str()).set(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderMap, HeaderValue, header::ACCEPT};
+
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_shown_and_a_second_start_records_in_the_same_place() {
+        let (first, second) = (install(), install());
+        // No other test has this pair.
+        rejected(Code::KeyReused, Door::SocketIo);
+        rejected(Code::KeyReused, Door::SocketIo);
+        for shown in [first.render(), second.render()] {
+            for line in [
+                "# TYPE chat_rejections_total counter",
+                r#"chat_rejections_total{code="key_reused",door="socket_io"} 2"#,
+                "# TYPE chat_connections gauge",
+                r#"chat_connections{door="socket_io"} "#,
+                "# TYPE chat_sends_total counter",
+            ] {
+                assert!(shown.contains(line), "{line} in {shown}");
+            }
+            for described in [REJECTIONS, CONNECTIONS, SENDS] {
+                assert!(
+                    shown.contains(&format!("# HELP {described} ")),
+                    "{described} in {shown}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_door_is_that_of_the_route_and_of_the_form_that_is_asked_for() {
+        let door = |path: &str, accept: Option<&'static str>| {
+            let accept = accept.map(|accept| (ACCEPT, HeaderValue::from_static(accept)));
+            let headers: HeaderMap = accept.into_iter().collect();
+            Door::of(&path.parse().unwrap(), &headers).as_str()
+        };
+        assert_eq!(door("/v1/messages?with=bob", None), "rest");
+        assert_eq!(door("/nothing", Some("text/event-stream")), "rest");
+        assert_eq!(door("/v1/events?wait=3", None), "long_poll");
+        assert_eq!(door("/v1/events", Some("text/html")), "long_poll");
+        assert_eq!(door("/v1/events", Some("text/event-stream")), "sse");
+        assert_eq!(door("/socket.io/?EIO=4", None), "socket_io");
+    }
+}

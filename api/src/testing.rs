@@ -33,7 +33,7 @@ use crate::{
     problem::Code,
     realtime::hub::{Hub, HubOptions},
     router,
-    state::{App, Readiness},
+    state::{App, AppState, Readiness},
     wire::NewMessage,
 };
 
@@ -42,6 +42,7 @@ pub(crate) const CONTENT_LIMIT: usize = 100;
 pub(crate) const BEGIN: i64 = 1_790_000_000;
 
 pub(crate) struct Server {
+    pub(crate) app: AppState,
     pub(crate) router: Router,
     pub(crate) hub: Hub,
     pub(crate) readiness: Readiness,
@@ -65,16 +66,22 @@ impl Default for Setup {
             following: true,
             heartbeat: Duration::from_secs(15),
             failing: None,
-            limits: LimitsOptions {
-                sends_per_second: 1000,
-                sends_burst: 1000,
-                connections_per_user: 100,
-                connections_per_address: 100,
-                trusted_proxies: "127.0.0.1".parse().unwrap(),
-                bodies: 1 << 20,
-                body: NewMessage::body_limit(CONTENT_LIMIT),
-            },
+            limits: limits(),
         }
+    }
+}
+
+/// What no test reaches that is not about them.
+pub(crate) fn limits() -> LimitsOptions {
+    LimitsOptions {
+        sends_per_second: 1_000_000,
+        sends_burst: 1_000_000,
+        connections_per_user: 1000,
+        connections_per_address: 1000,
+        // What a router has for its peer that is called without a listener.
+        trusted_proxies: "0.0.0.0".parse().unwrap(),
+        bodies: 1 << 20,
+        body: NewMessage::body_limit(CONTENT_LIMIT),
     }
 }
 
@@ -110,7 +117,7 @@ impl Server {
                 Arc::new(memory.clone()),
             ),
         };
-        let router = router::router(Arc::new(App {
+        let app = Arc::new(App {
             log,
             timeline,
             hub: hub.clone(),
@@ -120,9 +127,10 @@ impl Server {
             limits: Limits::new(setup.limits),
             content_limit: CONTENT_LIMIT,
             heartbeat: setup.heartbeat,
-        }));
+        });
         Self {
-            router,
+            router: router::router(app.clone()),
+            app,
             hub,
             readiness,
         }
