@@ -15,7 +15,10 @@ pub use self::{
     secret::Secret,
     variables::{unknown_variable, variable_of},
 };
-use crate::telemetry::{self, LogFormat};
+use crate::{
+    socket::Pings,
+    telemetry::{self, LogFormat},
+};
 
 /// What can be configured.
 #[derive(Debug, Args)]
@@ -151,6 +154,36 @@ pub struct Options {
     )]
     pub heartbeat_s: u64,
 
+    /// How often the server asks a socket.io client whether it is there, in seconds
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_PING_INTERVAL_S",
+        value_name = "SECONDS",
+        default_value_t = 25
+    )]
+    pub ping_interval_s: u64,
+
+    /// How long a socket.io client may take to answer that, in seconds
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_PING_TIMEOUT_S",
+        value_name = "SECONDS",
+        default_value_t = 20
+    )]
+    pub ping_timeout_s: u64,
+
+    /// How long a connection's write may stand still, because its reader has stopped, in seconds
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_STALL_TIMEOUT_S",
+        value_name = "SECONDS",
+        default_value_t = 30
+    )]
+    pub stall_timeout_s: u64,
+
     /// How long a command may take before its outcome is given up, in milliseconds
     #[arg(
         long,
@@ -170,6 +203,18 @@ pub struct Options {
         default_value_t = 10
     )]
     pub shutdown_timeout_s: u64,
+
+    /// Lose one of so many deliveries on the way to a socket: a fault for the tests, which only debug builds know
+    #[cfg(debug_assertions)]
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_LOSE_ONE_IN",
+        value_name = "COUNT",
+        default_value_t = 0,
+        hide = true
+    )]
+    pub lose_one_in: u32,
 }
 
 /// What the server runs with.
@@ -190,8 +235,11 @@ pub struct Config {
     pub batch_bytes: usize,
     pub poll: Duration,
     pub heartbeat: Duration,
+    pub pings: Pings,
+    pub stall_timeout: Duration,
     pub command_timeout: Duration,
     pub shutdown_timeout: Duration,
+    pub lose_one_in: u32,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -242,22 +290,30 @@ impl TryFrom<Options> for Config {
             batch_commands: within("CHAT_BATCH_COMMANDS", options.batch_commands, 1, 10_000)?,
             batch_bytes: within("CHAT_BATCH_BYTES", options.batch_bytes, 1, 64 << 20)?,
             poll: Duration::from_millis(within("CHAT_POLL_MS", options.poll_ms, 1, 10_000)?),
-            heartbeat: Duration::from_secs(within("CHAT_HEARTBEAT_S", options.heartbeat_s, 1, 300)?),
+            heartbeat: seconds("CHAT_HEARTBEAT_S", options.heartbeat_s, 1, 300)?,
+            pings: Pings {
+                interval: seconds("CHAT_PING_INTERVAL_S", options.ping_interval_s, 1, 300)?,
+                timeout: seconds("CHAT_PING_TIMEOUT_S", options.ping_timeout_s, 1, 300)?,
+            },
+            stall_timeout: seconds("CHAT_STALL_TIMEOUT_S", options.stall_timeout_s, 1, 600)?,
             command_timeout: Duration::from_millis(within(
                 "CHAT_COMMAND_TIMEOUT_MS",
                 options.command_timeout_ms,
                 100,
                 600_000,
             )?),
-            shutdown_timeout: Duration::from_secs(within(
-                "CHAT_SHUTDOWN_TIMEOUT_S",
-                options.shutdown_timeout_s,
-                0,
-                3600,
-            )?),
+            shutdown_timeout: seconds("CHAT_SHUTDOWN_TIMEOUT_S", options.shutdown_timeout_s, 0, 3600)?,
+            #[cfg(debug_assertions)]
+            lose_one_in: options.lose_one_in,
+            #[cfg(not(debug_assertions))]
+            lose_one_in: 0,
             log: options.log,
         })
     }
+}
+
+fn seconds(variable: &'static str, given: u64, least: u64, most: u64) -> Result<Duration, ConfigError> {
+    within(variable, given, least, most).map(Duration::from_secs)
 }
 
 fn within<T: PartialOrd + std::fmt::Display>(

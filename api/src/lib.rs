@@ -1,7 +1,7 @@
 //! The server: doors, authentication, documents, the hub and the command line.
 //!
 //! In reading order, the way of a request: [`server`] accepts connections, [`router`] has the routes and what goes
-//! round each of them, [`auth`] says who calls, [`rest`] are the doors, [`wire`] the JSON that they speak, [`problem`]
+//! round each of them, [`auth`] says who calls, [`rest`] and [`socket`] are the doors, [`operations`] what they ask for, [`wire`] the JSON that they speak, [`problem`]
 //! every refusal, [`realtime`] what a reader is sent. [`cli`] and [`config`] are what an operator sees.
 //!
 //! Invariants: a door holds no rule, it parses, asks the domain's ports, and says what they answer. Only the tail
@@ -19,7 +19,9 @@ pub mod state;
 pub mod auth;
 pub mod problem;
 pub mod wire;
+pub mod operations;
 pub mod rest;
+pub mod socket;
 pub mod realtime;
 pub mod openapi;
 #[cfg(test)]

@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 
 pub use self::{
     code::Code,
-    extract::{Json, Path, Query},
+    extract::{Json, Path, Query, parse_json},
     finish::{RequestId, finish, panicked},
 };
 

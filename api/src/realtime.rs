@@ -3,6 +3,7 @@
 
 pub mod hub;
 pub mod subscription;
+mod written;
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use crate::{
     openapi,
     problem::{self, Code, Problem},
     rest::{conversations, development, events, health, messages, pages, receipts},
+    socket,
     state::AppState,
     wire::NewMessage,
 };
@@ -50,6 +51,7 @@ pub fn router(app: AppState) -> Router {
     }
     routes
         .merge(page_table())
+        .merge(socket::router(&app))
         .fallback(|| async { Problem::new(Code::RouteNotFound) })
         .layer(DefaultBodyLimit::max(NewMessage::body_limit(app.content_limit)))
         .layer(CatchPanicLayer::custom(problem::panicked))

@@ -101,6 +101,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         readiness,
         content_limit: config.content_limit,
         heartbeat: config.heartbeat,
+        pings: config.pings,
+        lose_one_in: config.lose_one_in,
     };
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("{} cannot be listened on", config.listen))?;
@@ -110,6 +112,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         stop: CancellationToken::new(),
         streams: CancellationToken::new(),
         limit: config.shutdown_timeout,
+        stall: config.stall_timeout,
     };
     let serving = server::serve(listener, router(Arc::new(app)), shutdown.clone());
     let ending = async {

@@ -2,8 +2,8 @@
 //!
 //! The loop is our own, because `axum::serve` has no limit on how long a request's head may take, no write that
 //! fails when its reader has stopped, and waits for open streams for ever when it stops. What is bounded here, for a
-//! connection: the time until its first request, the time between two of them, the time that a write may stand still,
-//! and the bytes that are buffered. Connections themselves are bounded by the limit on open files: at that limit
+//! connection: the time until its first request, the time between two of them, the time that a write may stand still
+//! (websockets too: their transport knows no such limit), and the bytes that are buffered. Connections themselves are bounded by the limit on open files: at that limit
 //! accepting pauses, and goes on.
 
 mod stall;
@@ -31,9 +31,6 @@ const FIRST_HEAD: Duration = Duration::from_secs(10);
 /// (60 seconds and less): closing first would make them lose requests.
 const NEXT_HEAD: Duration = Duration::from_secs(75);
 
-/// How long a write may stand still.
-const STALL: Duration = Duration::from_secs(30);
-
 /// The most that is buffered of a connection in each direction: heads must fit, and it is what a stream whose reader
 /// has stopped holds.
 const BUFFER: usize = 32 << 10;
@@ -47,11 +44,15 @@ pub struct Shutdown {
     pub streams: CancellationToken,
     /// How long connections may take to end.
     pub limit: Duration,
+    /// How long a write may stand still.
+    pub stall: Duration,
 }
 
 /// Serves until it is told to stop. Returns how many connections had to be cut at the limit.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) -> usize {
     let connections = TaskTracker::new();
+    // A connection that became a websocket is not its task's any more, only its stream is still there.
+    let streams = TaskTracker::new();
     let cut = CancellationToken::new();
     loop {
         let accepted = tokio::select! {
@@ -62,6 +63,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) ->
             Ok((stream, peer)) => {
                 // Events are small and each is to leave at once. It fails where the connection is gone already.
                 let _ = stream.set_nodelay(true);
+                let stream = StallGuard::new(stream, shutdown.stall, streams.token());
                 let connection = connection(stream, peer, router.clone(), shutdown.stop.clone());
                 let cut = cut.clone();
                 connections.spawn(async move {
@@ -77,10 +79,12 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) ->
     drop(listener);
     shutdown.streams.cancel();
     connections.close();
-    if timeout(shutdown.limit, connections.wait()).await.is_ok() {
+    streams.close();
+    if timeout(shutdown.limit, streams.wait()).await.is_ok() {
+        connections.wait().await;
         return 0;
     }
-    let left = connections.len();
+    let left = streams.len();
     cut.cancel();
     connections.wait().await;
     left
@@ -120,7 +124,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(NEXT_HEAD)
         .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(StallGuard::new(stream, STALL)), service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(http);
 

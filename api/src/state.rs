@@ -11,6 +11,7 @@ use chat_domain::ports::{EventLog, Timeline};
 use crate::{
     auth::{Signer, Verifier},
     realtime::hub::Hub,
+    socket::Pings,
 };
 
 pub type AppState = Arc<App>;
@@ -27,6 +28,10 @@ pub struct App {
     pub content_limit: usize,
     /// The longest silence of a stream.
     pub heartbeat: Duration,
+    pub pings: Pings,
+    /// Of so many deliveries one is lost between the subscription and the socket; 0: none. The tests of debug builds
+    /// set it, to show that nobody behind the socket can tell.
+    pub lose_one_in: u32,
 }
 
 /// Whether the server can serve: when each of its parts says so. Clones share it.

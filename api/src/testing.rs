@@ -32,6 +32,7 @@ use crate::{
     problem::Code,
     realtime::hub::{Hub, HubOptions},
     router,
+    socket::Pings,
     state::{App, Readiness},
 };
 
@@ -107,6 +108,8 @@ impl Server {
             readiness: readiness.clone(),
             content_limit: CONTENT_LIMIT,
             heartbeat: setup.heartbeat,
+            pings: Pings::default(),
+            lose_one_in: 0,
         }));
         Self {
             router,

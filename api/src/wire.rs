@@ -5,6 +5,7 @@
 //! `content_type` nor `text` nor `data`, and everything else: a reader that knows nothing of erasure shows an empty
 //! message, and there is no flag that one could forget to read.
 
+mod binary;
 mod content;
 mod conversation;
 mod event;
@@ -13,7 +14,8 @@ mod receipt;
 mod stream;
 
 pub use self::{
-    content::NewMessage,
+    binary::{Binary, Data},
+    content::{Draft, NewMessage},
     conversation::{Conversation, Conversations, Participant},
     event::{Event, UpTo, event_body, frame},
     message::{History, Message},

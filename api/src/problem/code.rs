@@ -41,10 +41,12 @@ codes! {
     ContentAmbiguous      "content_ambiguous"       BAD_REQUEST            "A message has text or data, not both"
     ContentTypeInvalid    "content_type_invalid"    BAD_REQUEST            "The content type does not fit"
     DataInvalid           "data_invalid"            BAD_REQUEST            "The data is not base64"
+    EventUnknown          "event_unknown"           BAD_REQUEST            "There is no such event"
     // Who asks.
     TokenMissing          "token_missing"           UNAUTHORIZED           "A bearer token is needed"
     TokenInvalid          "token_invalid"           UNAUTHORIZED           "The token is not valid"
     TokenExpired          "token_expired"           UNAUTHORIZED           "The token has expired"
+    TokenUserMismatch     "token_user_mismatch"     FORBIDDEN              "The token is another user's"
     DevHostRefused        "dev_host_refused"        FORBIDDEN              "Development tokens are for this machine only"
     // What is asked for.
     RouteNotFound         "route_not_found"         NOT_FOUND              "There is nothing here"

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::subscription::{Greeting, ResetReason, Subscription};
+use crate::problem::Code;
 
 #[derive(Debug, Clone)]
 pub struct HubOptions {
@@ -106,6 +107,14 @@ impl Hub {
     /// Ends every subscription with `closing`, and gives out no new ones.
     pub fn close(&self) {
         self.shared.closing.cancel();
+    }
+
+    /// Why there can be no new subscription now, if there cannot.
+    pub fn refuses(&self) -> Option<Code> {
+        if self.shared.closing.is_cancelled() {
+            return Some(Code::Shutdown);
+        }
+        self.shared.lock().at.is_none().then_some(Code::Starting)
     }
 
     /// How many subscriptions there are.

@@ -5,27 +5,14 @@ use axum::{
     http::header::LINK,
     response::{IntoResponse, Response},
 };
-use chat_domain::Position;
-use serde::Deserialize;
-use utoipa::IntoParams;
 
-use super::messages::limit;
 use crate::{
     auth::Caller,
+    operations::{self, ListConversations},
     problem::{Problem, Query},
     state::AppState,
-    wire::{Conversation, Conversations},
+    wire::{Binary, Conversations},
 };
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct ListConversations {
-    /// Only conversations whose last message has a smaller `_id`.
-    before: Option<Position>,
-    /// How many at most.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<usize>,
-}
 
 /// List your conversations
 ///
@@ -42,28 +29,10 @@ pub async fn list_conversations(
     caller: Caller,
     Query(query): Query<ListConversations>,
 ) -> Result<Response, Problem> {
-    let limit = limit(query.limit)?;
-    let page = app
-        .timeline
-        .conversations(&caller.user_id, query.before, limit)
-        .await?;
-    let next = page
-        .next_before
-        .map(|before| format!("/v1/conversations?before={before}&limit={limit}"));
-    let link = next
-        .as_ref()
-        .map(|next| [(LINK, format!(r#"<{next}>; rel="next""#))]);
-    let conversations = page
-        .conversations
-        .iter()
-        .map(|view| Conversation::new(view, &caller.user_id))
-        .collect();
-    let body = Conversations {
-        conversations,
-        next,
-        cursor: page.cursor.to_string(),
-    };
-    Ok((link, axum::Json(body)).into_response())
+    let list = operations::list_conversations(&app, &caller.user_id, query).await?;
+    let link = list.next.as_ref();
+    let link = link.map(|next| [(LINK, format!(r#"<{next}>; rel="next""#))]);
+    Ok((link, axum::Json(list.body(&mut Binary::Base64))).into_response())
 }
 
 #[cfg(test)]

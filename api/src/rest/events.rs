@@ -16,9 +16,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use self::accept::Form;
-use super::messages::limit;
 use crate::{
     auth::StreamCaller,
+    operations::limit,
     problem::{Code, Problem, Query},
     state::AppState,
     wire::EventPage,

@@ -4,12 +4,12 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use chat_domain::{batch::Outcome, command::Command};
 
 use super::key::Key;
 use crate::{
     auth::Caller,
-    problem::{Code, Json, Problem},
+    operations,
+    problem::{Json, Problem},
     state::AppState,
     wire::{NewReceipt, Receipt},
 };
@@ -30,16 +30,8 @@ pub async fn send_receipt(
     Key(key): Key,
     Json(body): Json<NewReceipt>,
 ) -> Result<Response, Problem> {
-    let command = Command {
-        actor_id: caller.user_id,
-        via: None,
-        key,
-        action: body.action(),
-    };
-    match app.log.execute(command).await? {
-        Outcome::Marked(marked) => Ok(axum::Json(Receipt::from(&marked)).into_response()),
-        Outcome::Sent(_) | Outcome::SentBefore(_) => Err(Problem::new(Code::Internal)),
-    }
+    let marked = operations::send_receipt(&app, caller.user_id, key, body).await?;
+    Ok(axum::Json(Receipt::from(&marked)).into_response())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
 };
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(super) struct StallGuard<S> {
     stream: S,
@@ -20,15 +21,18 @@ pub(super) struct StallGuard<S> {
     /// Runs while a write is pending.
     timer: Pin<Box<Sleep>>,
     running: bool,
+    /// Says, as long as it is held, that the connection is open.
+    _open: TaskTrackerToken,
 }
 
 impl<S> StallGuard<S> {
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
+    pub(super) fn new(stream: S, limit: Duration, open: TaskTrackerToken) -> Self {
         Self {
             stream,
             limit,
             timer: Box::pin(sleep(limit)),
             running: false,
+            _open: open,
         }
     }
 
@@ -92,13 +96,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
+    use tokio_util::task::TaskTracker;
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_stands_still_fails_and_a_slow_one_does_not() {
         let (ours, mut theirs) = tokio::io::duplex(4);
-        let mut guarded = StallGuard::new(ours, Duration::from_secs(30));
+        let mut guarded = StallGuard::new(ours, Duration::from_secs(30), TaskTracker::new().token());
         // The clock moves by itself when all wait: the reader takes a little now and then, longer than the limit.
         let reader = tokio::spawn(async move {
             for _ in 0..5 {

@@ -24,6 +24,7 @@ async fn start(limit: Duration) -> Running {
         stop: CancellationToken::new(),
         streams: CancellationToken::new(),
         limit,
+        stall: Duration::from_secs(30),
     };
     let streams = shutdown.streams.clone();
     let router = Router::new()

@@ -1,6 +1,7 @@
 //! What a client sends: exactly one of `text` and `data`.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use chat_domain::{
     command::Action,
     content::{Content, ContentType},
@@ -30,6 +31,38 @@ pub struct NewMessage {
 }
 
 impl NewMessage {
+    pub fn draft(self) -> Result<Draft, Problem> {
+        let data = self.data.as_deref().map(Draft::base64).transpose()?;
+        Ok(Draft {
+            receiver_id: self.receiver_id,
+            text: self.text,
+            data,
+            content_type: self.content_type,
+        })
+    }
+
+    /// The largest body that a message within the limit can need. JSON may write any one byte of a text in six
+    /// (`\u0000`), so that no content which fits is refused for the way its client escapes; base64 needs less.
+    pub const fn body_limit(content_limit: usize) -> usize {
+        content_limit * 6 + 4096
+    }
+}
+
+/// A message to be sent, whatever form its bytes came in.
+pub struct Draft {
+    pub receiver_id: String,
+    pub text: Option<String>,
+    pub data: Option<Bytes>,
+    pub content_type: Option<String>,
+}
+
+impl Draft {
+    pub fn base64(data: &str) -> Result<Bytes, Problem> {
+        let bytes = BASE64_STANDARD.decode(data);
+        let bytes = bytes.map_err(|error| Problem::new(Code::DataInvalid).at("/data", error))?;
+        Ok(bytes.into())
+    }
+
     pub fn action(self, content_limit: usize) -> Result<Action, Problem> {
         let receiver_id = UserId::parse(&self.receiver_id)
             .map_err(|invalid| Problem::from(invalid).at("/receiver_id", invalid))?;
@@ -46,27 +79,15 @@ impl NewMessage {
                         "text needs a textual content type (text/*, JSON, XML); send other content as data";
                     return Err(Problem::new(Code::ContentTypeInvalid).at("/content_type", detail));
                 }
-                ("/text", content_type, text.into_bytes())
+                ("/text", content_type, text.into())
             }
-            (None, Some(data)) => {
-                let bytes = BASE64_STANDARD
-                    .decode(data)
-                    .map_err(|error| Problem::new(Code::DataInvalid).at("/data", error))?;
-                (
-                    "/data",
-                    content_type.unwrap_or_else(ContentType::octet_stream),
-                    bytes,
-                )
+            (None, Some(bytes)) => {
+                let content_type = content_type.unwrap_or_else(ContentType::octet_stream);
+                ("/data", content_type, bytes)
             }
         };
-        let content = Content::try_new(content_type, bytes.into(), content_limit)
+        let content = Content::try_new(content_type, bytes, content_limit)
             .map_err(|rejection| Problem::from(rejection).at(pointer, rejection))?;
         Ok(Action::SendMessage { receiver_id, content })
-    }
-
-    /// The largest body that a message within the limit can need. JSON may write any one byte of a text in six
-    /// (`\u0000`), so that no content which fits is refused for the way its client escapes; base64 needs less.
-    pub const fn body_limit(content_limit: usize) -> usize {
-        content_limit * 6 + 4096
     }
 }

@@ -4,7 +4,7 @@ use chat_domain::{ids::UserId, views};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Message;
+use super::{Binary, Message};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Conversations<'a> {
@@ -49,7 +49,7 @@ pub struct Participant<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    pub fn new(view: &'a views::ConversationView, reader: &UserId) -> Self {
+    pub fn new(view: &'a views::ConversationView, reader: &UserId, binary: &mut Binary) -> Self {
         let participant = |participant: &'a views::ParticipantView| Participant {
             user_id: participant.user_id.as_str(),
             received_seq: participant.received_seq,
@@ -63,7 +63,10 @@ impl<'a> Conversation<'a> {
                 .map(|peer| peer.as_str().to_owned()),
             seq: view.seq,
             unread: view.unread,
-            last_message: view.last_message.as_ref().map(Message::from),
+            last_message: view
+                .last_message
+                .as_ref()
+                .map(|message| Message::new(message, binary)),
             participants: view.participants.iter().map(participant).collect(),
         }
     }

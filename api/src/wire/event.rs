@@ -1,6 +1,6 @@
 //! An event as readers get it.
 //!
-//! Two readers' JSON of one event differs in `cursor` and `prev` only. So [`event_body`] is made once for an event,
+//! Two readers' JSON of one event differs in `cursor` and `prev` only, and in how a door carries bytes. So [`event_body`] is made once for an event,
 //! and [`frame`] puts those two before it, for each reader.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 use utoipa::ToSchema;
 
-use super::Message;
+use super::{Binary, Message};
 
 /// Something that happened, with its place in the chain: `prev` is the `cursor` of the delivery before it.
 #[derive(Serialize, ToSchema)]
@@ -77,7 +77,7 @@ pub struct UpTo {
 }
 
 /// The event's JSON without `cursor` and `prev`: an object, never an empty one.
-pub fn event_body(recorded: &Recorded) -> String {
+pub fn event_body(recorded: &Recorded, binary: &mut Binary) -> String {
     let message = recorded.message();
     let mut body = EventBody {
         position: recorded.position,
@@ -92,7 +92,9 @@ pub fn event_body(recorded: &Recorded) -> String {
         others: BTreeMap::new(),
     };
     match &recorded.event {
-        event::Event::MessageSent { .. } => body.message = message.as_ref().map(Message::from),
+        event::Event::MessageSent { .. } => {
+            body.message = message.as_ref().map(|message| Message::new(message, binary));
+        }
         event::Event::ReceiptMoved { up_to, .. } => {
             body.up_to = Some(UpTo {
                 id: up_to.id,
@@ -177,7 +179,7 @@ mod tests {
     }
 
     fn body(recorded: &Recorded) -> Value {
-        serde_json::from_str(&event_body(recorded)).unwrap()
+        serde_json::from_str(&event_body(recorded, &mut Binary::Base64)).unwrap()
     }
 
     #[test]
@@ -191,7 +193,7 @@ mod tests {
             frame(
                 &cursor,
                 &prev,
-                &event_body(&recorded(sent(Some(Content::text("hi\n")))))
+                &event_body(&recorded(sent(Some(Content::text("hi\n")))), &mut Binary::Base64)
             ),
             concat!(
                 r#"{"cursor":"k7f3q2:4182","prev":"k7f3q2:4177","position":4182,"type":"message.sent","#,

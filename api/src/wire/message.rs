@@ -1,11 +1,10 @@
 //! A message, and a page of them.
 
-use std::borrow::Cow;
-
-use base64::{Engine, prelude::BASE64_STANDARD};
 use chat_domain::views;
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use super::{Binary, Data};
 
 /// A message. Textual content in valid UTF-8 is `text`, all else is `data`; an erased message has neither, and no
 /// `content_type`.
@@ -39,16 +38,16 @@ pub struct Message<'a> {
     /// Base64 with padding (standard alphabet).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, content_encoding = "base64")]
-    pub data: Option<Cow<'a, str>>,
+    pub data: Option<Data>,
 }
 
-impl<'a> From<&'a views::Message> for Message<'a> {
-    fn from(message: &'a views::Message) -> Self {
+impl<'a> Message<'a> {
+    pub fn new(message: &'a views::Message, binary: &mut Binary) -> Self {
         let content = message.content.as_ref();
         let text = content.and_then(|content| content.as_text());
         let data = content
             .filter(|_| text.is_none())
-            .map(|content| BASE64_STANDARD.encode(&content.bytes));
+            .map(|content| binary.data(&content.bytes));
         Self {
             id: message.id,
             conversation_id: message.conversation_id.as_str(),
@@ -59,7 +58,7 @@ impl<'a> From<&'a views::Message> for Message<'a> {
             received_at: message.received_at,
             content_type: content.map(|content| content.content_type.as_str()),
             text,
-            data: data.map(Cow::Owned),
+            data,
         }
     }
 }

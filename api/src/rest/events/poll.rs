@@ -23,7 +23,7 @@ use crate::{
     problem::{Code, Problem},
     realtime::subscription::{Delivery, Subscription},
     state::AppState,
-    wire::{event_body, frame},
+    wire::{Binary, event_body, frame},
 };
 
 /// Bytes of events in one answer. One event always fits.
@@ -117,7 +117,9 @@ fn take(page: &mut Option<Page>, delivery: Delivery) -> Result<(), Problem> {
         (Delivery::Closing { code, retry_after }, _) => {
             return Err(Problem::new(Code::of_closing(code)).retry_after(retry_after.max(1)));
         }
-        (Delivery::Event { cursor, event, .. }, Some(page)) => page.push(cursor, &event_body(&event)),
+        (Delivery::Event { cursor, event, .. }, Some(page)) => {
+            page.push(cursor, &event_body(&event, &mut Binary::Base64))
+        }
         (Delivery::Heartbeat { cursor, .. }, Some(page)) => page.cursor = cursor,
         // The first delivery is ready or reset.
         (Delivery::Event { .. } | Delivery::Heartbeat { .. }, None) => {

@@ -23,7 +23,7 @@ use crate::{
         subscription::{Delivery, Subscription},
     },
     state::AppState,
-    wire::{Closing, Heartbeat, Ready, Reset, event_body, frame},
+    wire::{Binary, Closing, Heartbeat, Ready, Reset, event_body, frame},
 };
 
 /// Milliseconds after which a client that has lost its stream comes back.
@@ -117,7 +117,7 @@ impl Reader {
                 named(&mut chunk, "reset", Some(&cursor), &reset);
             }
             Delivery::Event { cursor, prev, event } => {
-                let data = frame(&cursor, &prev, &event_body(&event));
+                let data = frame(&cursor, &prev, &event_body(&event, &mut Binary::Base64));
                 let _ = write!(chunk, "id: {cursor}\ndata: {data}\n\n");
             }
             Delivery::Heartbeat { cursor, prev } => {

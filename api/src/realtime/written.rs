@@ -1,0 +1,70 @@
+//! A delivery as the streams write it: a name, and one object of JSON.
+
+use chat_domain::ids::UserId;
+use serde::Serialize;
+
+use super::subscription::Delivery;
+use crate::wire::{Binary, Closing, Heartbeat, Ready, Reset, event_body, frame};
+
+pub struct Written {
+    /// `event` for what is in the log, or what else it is.
+    pub name: &'static str,
+    /// Where a reader goes on after this; none for what leaves it where it was.
+    pub cursor: Option<String>,
+    pub json: String,
+}
+
+impl Delivery {
+    pub fn write(&self, user_id: &UserId, heartbeat_s: u64, binary: &mut Binary) -> Written {
+        match self {
+            Self::Ready { cursor, head } => {
+                let cursor = cursor.to_string();
+                let ready = Ready {
+                    cursor: cursor.clone(),
+                    head: *head,
+                    user_id: user_id.as_str(),
+                    heartbeat_s,
+                };
+                written("ready", Some(cursor), &ready)
+            }
+            Self::Reset {
+                cursor,
+                reason,
+                oldest,
+            } => {
+                let cursor = cursor.to_string();
+                let reset = Reset {
+                    cursor: cursor.clone(),
+                    reason: reason.as_str(),
+                    oldest: *oldest,
+                };
+                written("reset", Some(cursor), &reset)
+            }
+            Self::Event { cursor, prev, event } => Written {
+                name: "event",
+                json: frame(cursor, prev, &event_body(event, binary)),
+                cursor: Some(cursor.to_string()),
+            },
+            Self::Heartbeat { cursor, prev } => {
+                let cursor = cursor.to_string();
+                let heartbeat = Heartbeat {
+                    cursor: cursor.clone(),
+                    prev: prev.to_string(),
+                };
+                written("heartbeat", Some(cursor), &heartbeat)
+            }
+            Self::Closing { code, retry_after } => {
+                let closing = Closing {
+                    code,
+                    retry_after: *retry_after,
+                };
+                written("closing", None, &closing)
+            }
+        }
+    }
+}
+
+fn written(name: &'static str, cursor: Option<String>, data: &impl Serialize) -> Written {
+    let json = serde_json::to_string(data).expect("strings and numbers always serialise");
+    Written { name, cursor, json }
+}

@@ -1,0 +1,252 @@
+//! The door of browsers: socket.io, over websocket and over HTTP polling.
+//!
+//! The transport is engine.io, from the crate engineioxide; socket.io's own layer above it is ours and thin, because
+//! the promises hang on it: commands are taken in the order in which they were received, every one is answered, and
+//! what goes out waits for room instead of being dropped. (The layer of the crate socketioxide runs handlers of one
+//! socket side by side, loses an answer when the buffer is full, and lets the transport throw out a slow reader whose
+//! buffer is full when a ping is due.) The transport itself promises nothing: what an aborted poll or a broken
+//! connection takes with it is found by the client in the chain of cursors, and fetched again with `resume`.
+//!
+//! In reading order: [`packet`] is what goes over the wire, [`queue`] what a client has asked for, [`sender`] what
+//! goes out, [`commands`] what can be asked, [`session`] the one task of each socket.
+//!
+//! A client that stops reading is ended by whichever finds it first: the transport's ping, which gets no answer, or
+//! the connection's write, which stands still (see [`crate::server`]).
+
+mod packet;
+mod queue;
+mod sender;
+mod commands;
+mod session;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::Response,
+};
+use bytes::Bytes;
+use chat_domain::cursor::After;
+use engineioxide::{
+    DisconnectReason, Socket, Str, config::EngineIoConfig, handler::EngineIoHandler, service::EngineIoService,
+};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    packet::{Decoder, Event, Malformed, Outgoing, Packet, Received},
+    queue::{Flooded, Queue},
+    sender::BUFFER,
+};
+use crate::{
+    auth::Caller,
+    problem::{Code, Problem},
+    state::AppState,
+    wire::NewMessage,
+};
+
+const PATH: &str = "/socket.io";
+
+/// How long a connection may take until it says who it is.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes of commands that may wait for one socket; one command of any size always may.
+const QUEUE_BYTES: usize = 1 << 20;
+
+type Transport = Socket<Connection>;
+
+/// How the transport finds out that a client is gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Pings {
+    pub interval: Duration,
+    /// How long a client may take to answer one.
+    pub timeout: Duration,
+}
+
+impl Default for Pings {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(25),
+            timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// The routes of this door.
+pub fn router(app: &AppState) -> Router<AppState> {
+    let most = NewMessage::body_limit(app.content_limit);
+    let config = EngineIoConfig::builder()
+        .req_path(PATH)
+        .ping_interval(app.pings.interval)
+        .ping_timeout(app.pings.timeout)
+        .max_buffer_size(BUFFER)
+        .max_payload(most as u64)
+        .ws_max_message_size(most)
+        .ws_max_frame_size(most)
+        .build();
+    let service = EngineIoService::with_config(Arc::new(Door(app.clone())), config);
+    Router::new()
+        .route_service("/socket.io", service.clone())
+        .route_service("/socket.io/", service)
+        .layer(middleware::from_fn_with_state(app.clone(), admit))
+}
+
+/// Refuses a new session for the time being, in the one form from which every client comes back by itself. What is
+/// refused for good is refused once the client has said who it is.
+async fn admit(State(app): State<AppState>, request: Request, next: Next) -> Result<Response, Problem> {
+    let query = request.uri().query().unwrap_or_default();
+    let begins = !query.split('&').any(|parameter| parameter.starts_with("sid="));
+    if begins && let Some(code) = app.hub.refuses() {
+        return Err(Problem::new(code));
+    }
+    Ok(next.run(request).await)
+}
+
+/// What belongs to one connection of the transport.
+#[derive(Default)]
+pub(crate) struct Connection {
+    state: Mutex<Connecting>,
+    queue: Arc<Queue>,
+    /// The transport is gone.
+    ended: CancellationToken,
+}
+
+#[derive(Default)]
+struct Connecting {
+    decoder: Decoder,
+    connected: bool,
+}
+
+impl Connection {
+    fn lock(&self) -> MutexGuard<'_, Connecting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a client says of itself when it connects.
+#[derive(Deserialize, Default)]
+struct Auth {
+    token: Option<String>,
+    after: Option<String>,
+}
+
+struct Door(AppState);
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Door")
+    }
+}
+
+impl EngineIoHandler for Door {
+    type Data = Connection;
+
+    fn on_connect(self: Arc<Self>, transport: Arc<Transport>) {
+        tokio::spawn(async move {
+            let silent = tokio::time::timeout(CONNECT_LIMIT, transport.data.ended.cancelled()).await;
+            if silent.is_err() && !transport.data.lock().connected {
+                transport.close(DisconnectReason::TransportClose);
+            }
+        });
+    }
+
+    fn on_disconnect(&self, transport: Arc<Transport>, _: DisconnectReason) {
+        transport.data.ended.cancel();
+    }
+
+    fn on_message(self: &Arc<Self>, text: Str, transport: Arc<Transport>) {
+        let received = transport.data.lock().decoder.text(&text);
+        self.received(received, &transport);
+    }
+
+    fn on_binary(self: &Arc<Self>, bytes: Bytes, transport: Arc<Transport>) {
+        let limit = NewMessage::body_limit(self.0.content_limit);
+        let received = transport.data.lock().decoder.binary(bytes, limit);
+        self.received(received, &transport);
+    }
+}
+
+impl Door {
+    fn received(&self, received: Result<Option<Received>, Malformed>, transport: &Arc<Transport>) {
+        match received {
+            Ok(None) => {}
+            Ok(Some(received)) => self.packet(received, transport),
+            Err(Malformed) => transport.close(DisconnectReason::PacketParsingError),
+        }
+    }
+
+    fn packet(&self, received: Received, transport: &Arc<Transport>) {
+        let Received { namespace, packet } = received;
+        match packet {
+            Packet::Connect { .. } if !namespace.is_empty() => {
+                // As every server of socket.io says it.
+                let refusal = Outgoing::connect_error(&namespace, "Invalid namespace", None::<&()>);
+                reply(transport, refusal);
+            }
+            _ if !namespace.is_empty() => {}
+            Packet::Connect { auth } => self.connect(&auth, transport),
+            Packet::Disconnect => transport.close(DisconnectReason::TransportClose),
+            Packet::Event(event) => enqueue(event, transport),
+            Packet::Ack => {}
+        }
+    }
+
+    fn connect(&self, auth: &str, transport: &Arc<Transport>) {
+        let app = &self.0;
+        let mut state = transport.data.lock();
+        if state.connected {
+            return;
+        }
+        match authenticate(app, auth) {
+            Ok((caller, after)) => {
+                state.connected = true;
+                drop(state);
+                let session = session::run(app.clone(), transport.clone(), caller, after);
+                tokio::spawn(session);
+            }
+            Err(problem) => {
+                let code = problem.code.as_str();
+                reply(
+                    transport,
+                    Outgoing::connect_error("", code, Some(&problem.body(None))),
+                );
+            }
+        }
+    }
+}
+
+/// What is sent before there is a session finds the buffer empty, unless the client asks without end.
+fn reply(transport: &Arc<Transport>, packet: Outgoing) {
+    if transport.emit(packet.text).is_err() {
+        transport.close(DisconnectReason::TransportError);
+    }
+}
+
+fn enqueue(event: Event, transport: &Arc<Transport>) {
+    // A command before there is a user is nobody's.
+    if !transport.data.lock().connected {
+        return;
+    }
+    if transport.data.queue.put(event, QUEUE_BYTES) == Err(Flooded) {
+        transport.close(DisconnectReason::TransportError);
+    }
+}
+
+fn authenticate(app: &AppState, auth: &str) -> Result<(Caller, After), Problem> {
+    let auth = if auth.is_empty() { "{}" } else { auth };
+    let auth: Auth =
+        serde_json::from_str(auth).map_err(|error| Problem::new(Code::BodyInvalid).at("/auth", error))?;
+    let caller = Caller::authenticate(&app.verifier, auth.token.as_deref())?;
+    let after = match auth.after.as_deref() {
+        None | Some("") => After::Now,
+        Some(after) => After::parse(after)
+            .map_err(|invalid| Problem::new(Code::CursorInvalid).at("/auth/after", invalid))?,
+    };
+    Ok((caller, after))
+}
