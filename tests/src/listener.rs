@@ -26,7 +26,7 @@ impl Door {
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// What a long poll waits for an event.
-const WAIT_S: u64 = 20;
+const WAIT_S: u64 = 2;
 
 /// Somebody who listens. Dropped, the connection is cut.
 pub struct Listener {
@@ -170,7 +170,13 @@ impl Listener {
             let page = asking.await;
             poll.poll = None;
             match page {
-                Ok(page) => (poll.events, poll.end) = (events_of(&page), cursor_of(&page)),
+                Ok(page) => {
+                    (poll.events, poll.end) = (events_of(&page), cursor_of(&page));
+                    if poll.events.is_empty() {
+                        self.cursor.clone_from(&poll.end);
+                        return Some(Step::Passed);
+                    }
+                }
                 Err(problem) if matches!(problem.status, 0 | 502 | 503) => return None,
                 Err(problem) => panic!("a poll was refused: {problem}"),
             }
@@ -193,11 +199,7 @@ impl Listener {
                 other => panic!("the socket goes on with {other:?}"),
             };
             match name.as_str() {
-                "ready" => {
-                    assert!(*resuming, "a ready that nobody asked for: {data}");
-                    *resuming = false;
-                    assert_eq!(cursor_of(&data), self.cursor, "it goes on where it was asked to");
-                }
+                "ready" if cursor_of(&data) == self.cursor => *resuming = false,
                 "reset" => panic!("told to reload: {data}"),
                 "closing" => return None,
                 "event" | "heartbeat" if *resuming => {}

@@ -253,7 +253,10 @@ impl SocketIo {
     pub async fn write(&mut self, packet: &str) -> bool {
         match &mut self.wire {
             Wire::Websocket(socket) => socket.send(Message::text(packet)).await.is_ok(),
-            Wire::Polling(polling) => polling.post(packet.to_string()).await,
+            Wire::Polling(polling) => {
+                let posting = polling.posting(packet.to_string());
+                posting.await
+            }
         }
     }
 
@@ -362,10 +365,7 @@ impl Polling {
         body
     }
 
-    async fn post(&self, body: String) -> bool {
-        self.posting(body).await
-    }
-
+    /// Borrows nothing, so that it goes on whatever becomes of the connection.
     fn posting(&self, body: String) -> impl Future<Output = bool> + use<> {
         let request = self.http.post(&self.url).header(CONTENT_TYPE, "text/plain");
         let request = request.body(body);
