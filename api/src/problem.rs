@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 
 pub use self::{
     code::Code,
-    extract::{Json, Path, Query, parse_json},
+    extract::{Json, Path, Query, parse_json, read_body},
     finish::{RequestId, finish, panicked},
 };
 

@@ -28,6 +28,7 @@ use std::{
 use axum::{
     Extension, Router,
     extract::{Request, State},
+    http::Method,
     middleware::{self, Next},
     response::Response,
 };
@@ -48,7 +49,7 @@ use crate::{
     auth::Caller,
     limits::{self, ClientAddress},
     metrics,
-    problem::{Code, Problem},
+    problem::{Code, Problem, read_body},
     state::AppState,
     wire::NewMessage,
 };
@@ -99,8 +100,9 @@ pub fn router(app: &AppState) -> Router<AppState> {
         .layer(middleware::from_fn_with_state(app.clone(), admit))
 }
 
-/// Refuses a new session for the time being, in the one form from which every client comes back by itself. What is
-/// refused for good is refused once the client has said who it is.
+/// Refuses a new session for the time being, in the one form from which every client comes back by itself; what is
+/// refused for good is refused once the client has said who it is. And reads what is posted, within the limits of all
+/// bodies: the transport would wait for it for ever.
 async fn admit(
     State(app): State<AppState>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
@@ -109,6 +111,12 @@ async fn admit(
 ) -> Result<Response, Problem> {
     let query = request.uri().query().unwrap_or_default();
     let goes_on = query.split('&').any(|parameter| parameter.starts_with("sid="));
+    if request.method() == Method::POST {
+        let (parts, body) = request.into_parts();
+        let whole = Request::from_parts(parts.clone(), body);
+        let (body, _place) = read_body(whole, &app).await?;
+        return Ok(next.run(Request::from_parts(parts, body.into())).await);
+    }
     if goes_on {
         return Ok(next.run(request).await);
     }

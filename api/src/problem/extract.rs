@@ -9,6 +9,7 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Code, Problem};
 use crate::state::AppState;
@@ -29,17 +30,23 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
         if !is_json(request.headers()) {
             return Err(Problem::new(Code::MediaTypeUnsupported));
         }
-        let length = request.body().size_hint().upper();
-        let _place = app.limits.admit_body(length)?;
-        let time = BODY_TIME + Duration::from_secs(length.unwrap_or(0) / BODY_RATE);
-        let body = tokio::time::timeout(time, Bytes::from_request(request, app)).await;
-        let body = body.map_err(|_| Problem::new(Code::BodyTimeout))?;
-        let body = body.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge),
-            _ => Problem::new(Code::BodyIncomplete),
-        })?;
+        let (body, _place) = read_body(request, app).await?;
         parse_json(&body).map(Self)
     }
+}
+
+/// A body within the limits of size and time, and its place among all of them, to be held as long as it.
+pub async fn read_body(request: Request, app: &AppState) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+    let length = request.body().size_hint().upper();
+    let place = app.limits.admit_body(length)?;
+    let time = BODY_TIME + Duration::from_secs(length.unwrap_or(0) / BODY_RATE);
+    let body = tokio::time::timeout(time, Bytes::from_request(request, app)).await;
+    let body = body.map_err(|_| Problem::new(Code::BodyTimeout))?;
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge),
+        _ => Problem::new(Code::BodyIncomplete),
+    })?;
+    Ok((body, place))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -27,8 +27,8 @@ use crate::{
     wire::{Binary, event_body, frame},
 };
 
-/// Bytes of events in one answer. One event always fits.
-const ANSWER_BYTES: usize = 1 << 20;
+/// Bytes of events in one answer, which a reader that has stopped keeps. One event always fits.
+const ANSWER_BYTES: usize = 128 << 10;
 
 /// What catching up may take beyond the time that the client waits: `wait=0` asks for what is there, and reading it
 /// takes a moment.

@@ -76,7 +76,8 @@ fn refusal(caller: &Caller, code: Code) -> Response {
         code: code.as_str(),
         retry_after,
     };
-    let mut last = retry(retry_after.saturating_mul(1000));
+    let mut last = retry(RETRY);
+    come_again(&mut last, retry_after);
     frame(&mut last, &closing.write(&caller.user_id, 0, &mut Binary::Base64));
     answer(Body::from(last))
 }
