@@ -35,6 +35,11 @@ const NEXT_HEAD: Duration = Duration::from_secs(75);
 /// Silence after which a peer is asked whether it is there.
 const PROBED_AFTER: Duration = Duration::from_secs(30);
 
+/// Bytes that the kernel takes before it can send them. It would take megabytes, and what is written now, a ping of
+/// socket.io's say, would reach a slow reader after all of them, and its answer too late.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 64 << 10;
+
 /// The most that is buffered of a connection in each direction: heads must fit, and it is what a stream whose reader
 /// has stopped holds.
 const BUFFER: usize = 32 << 10;
@@ -104,7 +109,9 @@ fn prepare(stream: &TcpStream, stall: Duration) {
         .with_interval(PROBED_AFTER);
     let _ = socket.set_tcp_keepalive(&probes);
     #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_user_timeout(Some(stall));
+    let _ = socket
+        .set_tcp_user_timeout(Some(stall))
+        .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT));
     #[cfg(not(target_os = "linux"))]
     let _ = stall;
 }

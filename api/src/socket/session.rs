@@ -89,12 +89,11 @@ struct Session {
 /// A command in the writer's queue, and the number that its answer goes under.
 type Begun = Pin<Box<dyn Future<Output = (Option<u64>, Answer)> + Send>>;
 
-pub(super) async fn run(app: AppState, transport: Arc<Transport>, caller: Caller, after: After) {
-    let sender = Sender::new(transport.clone());
+pub(super) async fn run(app: AppState, sender: Sender, caller: Caller, after: After) {
     let mut session = Session {
         app,
-        transport,
-        sender: sender.clone(),
+        transport: sender.transport().clone(),
+        sender,
         expires_at: Instant::now(),
         expiring_at: None,
         begun: FuturesOrdered::new(),
@@ -109,7 +108,7 @@ pub(super) async fn run(app: AppState, transport: Arc<Transport>, caller: Caller
         // Gone meanwhile: nobody is left to be told.
         let _ = session.close(&closing).await;
     }
-    sender.close();
+    session.sender.close();
 }
 
 enum Never {}
