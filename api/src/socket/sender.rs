@@ -11,6 +11,7 @@
 //! then whether the transport still knows the session, and stops if not.
 
 use std::{
+    iter,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -87,8 +88,13 @@ impl Sender {
     }
 
     /// Ends the transport. A client of socket.io comes back from that by itself.
+    ///
+    /// The transport would send a last packet of its own, which says that the server has closed the session. Clients
+    /// in Python stay away after that one, and come back when the connection just ends; so there is no room for it.
     pub(super) fn close(&self) {
+        let full: Vec<_> = iter::from_fn(|| self.transport.reserve().ok()).collect();
         self.transport.close(DisconnectReason::ClosingServer);
+        drop(full);
     }
 
     /// Waits until so many places are free at once.
