@@ -3,6 +3,7 @@
 //! [`Options`] is what was given, [`Config`] what it means. Errors name the variable, not only the flag: most
 //! configurations are written in files of variables.
 
+mod limits;
 mod secret;
 mod variables;
 
@@ -11,11 +12,13 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use chat_domain::content::Content;
 use clap::{ArgAction, Args};
 
+use self::limits::LimitArguments;
 pub use self::{
     secret::Secret,
     variables::{unknown_variable, variable_of},
 };
 use crate::{
+    limits::LimitsOptions,
     socket::Pings,
     telemetry::{self, LogFormat},
 };
@@ -194,6 +197,14 @@ pub struct Options {
     )]
     pub command_timeout_ms: u64,
 
+    #[command(flatten)]
+    pub limits: LimitArguments,
+
+    /// Another address and port, for the operator: /metrics in the form of Prometheus, /healthz and /readyz. Without a
+    /// token, so not for the world [default: none]
+    #[arg(long, global = true, env = "CHAT_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    pub admin_listen: Option<SocketAddr>,
+
     /// How long connections may take to end when the server stops, in seconds
     #[arg(
         long,
@@ -238,6 +249,9 @@ pub struct Config {
     pub pings: Pings,
     pub stall_timeout: Duration,
     pub command_timeout: Duration,
+    pub limits: LimitsOptions,
+    /// None: no metrics.
+    pub admin_listen: Option<SocketAddr>,
     pub shutdown_timeout: Duration,
     pub lose_one_in: u32,
 }
@@ -302,6 +316,8 @@ impl TryFrom<Options> for Config {
                 100,
                 600_000,
             )?),
+            limits: options.limits.check(options.content_limit)?,
+            admin_listen: options.admin_listen,
             shutdown_timeout: seconds("CHAT_SHUTDOWN_TIMEOUT_S", options.shutdown_timeout_s, 0, 3600)?,
             #[cfg(debug_assertions)]
             lose_one_in: options.lose_one_in,

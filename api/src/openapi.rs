@@ -30,7 +30,7 @@ use crate::{
         description = "People and programs send messages to each other and never miss one.\n\nThe contract is additive: \
             fields, types of events, named events and codes may come, and none goes or changes. **Ignore what you do \
             not know.** Numbers stay below 2^53. Every refusal is a problem (RFC 9457) with a `code`; 503 says \
-            with `retry_after` when to come again.",
+            with `retry_after` when to come again, and so does 429.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     tags(
@@ -41,7 +41,7 @@ use crate::{
         (name = "operation", description = "Is it alive, can it serve"),
         (name = "development", description = "Only without a key, and only on this machine"),
     ),
-    components(schemas(ProblemBody, wire::Event<'_>, wire::Ready<'_>, wire::Reset<'_>, wire::Heartbeat, wire::Closing<'_>)),
+    components(schemas(ProblemBody, wire::Event<'_>, wire::Ready<'_>, wire::Reset<'_>, wire::Heartbeat, wire::Expiring, wire::Closing<'_>)),
     security(("bearer" = [])),
 )]
 struct Frame;
@@ -84,7 +84,7 @@ pub fn pretty() -> String {
     text
 }
 
-/// The codes with which an operation may be refused. Any route may also answer `internal`.
+/// The codes with which an operation may be refused. Any route may also answer `internal`, and `headers_too_large`.
 pub fn refusals(operation_id: &str) -> Vec<Code> {
     use Code::*;
     const TOKEN: &[Code] = &[TokenMissing, TokenInvalid, TokenExpired];
@@ -95,15 +95,9 @@ pub fn refusals(operation_id: &str) -> Vec<Code> {
         BodyTimeout,
         BodyTooLarge,
         MediaTypeUnsupported,
-    ];
-    const COMMAND: &[Code] = &[
-        KeyInvalid,
-        KeyReused,
-        CommandRefused,
         Overloaded,
-        Unavailable,
-        OutcomeUnknown,
     ];
+    const COMMAND: &[Code] = &[KeyInvalid, KeyReused, CommandRefused, Unavailable, OutcomeUnknown];
     let lists: &[&[Code]] = match operation_id {
         "send_message" => &[
             TOKEN,
@@ -116,7 +110,7 @@ pub fn refusals(operation_id: &str) -> Vec<Code> {
                 ContentTypeInvalid,
                 DataInvalid,
             ],
-            &[ContentTooLarge, ContentEmpty],
+            &[ContentTooLarge, ContentEmpty, RateLimited],
         ],
         "list_messages" => &[TOKEN, &[ParameterInvalid, UserIdInvalid, Unavailable]],
         "get_message" => &[TOKEN, &[ParameterInvalid, MessageNotFound, Unavailable]],
@@ -134,7 +128,7 @@ pub fn refusals(operation_id: &str) -> Vec<Code> {
     lists
         .iter()
         .flat_map(|list| list.iter().copied())
-        .chain([Internal])
+        .chain([HeadersTooLarge, Internal])
         .collect()
 }
 

@@ -27,6 +27,7 @@ pub struct Sent {
 /// Nothing is awaited before the command is in the writer's queue, so that a door which begins two of these in order
 /// has them recorded in order.
 pub async fn send_message(app: &App, user: UserId, key: CommandKey, draft: Draft) -> Result<Sent, Problem> {
+    app.limits.admit_send(&user)?;
     let action = draft.action(app.content_limit)?;
     match execute(app, user.clone(), key, action).await? {
         Outcome::Sent(recorded) => recorded.message().map(|message| Sent {

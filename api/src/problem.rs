@@ -4,10 +4,10 @@
 //! the response's extensions; [`finish`](finish::finish), which stands around all routes, writes the body, because
 //! only it knows the request's id. It also turns what axum itself refuses (no such route, wrong method) into
 //! problems, so that no error leaves the server in another form. What hyper refuses before there is a request (a
-//! malformed head: 400, one that is too large: 431) has a bare status: nothing of ours sees it.
+//! malformed head: 400, one far above our own limit: 431) has a bare status: nothing of ours sees it.
 //!
 //! Which status: 400 where what was sent does not follow the grammar, 422 where it does and a rule refuses it, 503
-//! where the same request may succeed later.
+//! where the same request may succeed later, 429 where it may and its sender has sent too much.
 
 mod code;
 mod extract;
@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 
 pub use self::{
     code::Code,
-    extract::{Json, Path, Query, parse_json},
+    extract::{Json, Path, Query, parse_json, read_body},
     finish::{RequestId, finish, panicked},
 };
 
@@ -258,6 +258,7 @@ impl From<StatusCode> for Problem {
             StatusCode::REQUEST_TIMEOUT => Code::BodyTimeout,
             StatusCode::PAYLOAD_TOO_LARGE => Code::BodyTooLarge,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::MediaTypeUnsupported,
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Code::HeadersTooLarge,
             StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
             other if other.is_client_error() => Code::RequestInvalid,
             _ => Code::Internal,

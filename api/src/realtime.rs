@@ -3,7 +3,7 @@
 
 pub mod hub;
 pub mod subscription;
-mod written;
+pub mod written;
 
 #[cfg(test)]
 mod tests;

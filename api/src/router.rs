@@ -1,7 +1,7 @@
 //! All routes, in one table, and what stands around each of them.
 //!
-//! From outside in: [`problem::finish`] gives the request its id and writes every refusal's body; a panic becomes a
-//! problem; the body limit follows from the content limit. Nothing compresses, because that buffers streams, and
+//! From outside in: [`limits::find_client`] says for whom the request is; [`problem::finish`] gives it its id and
+//! writes every refusal's body; a panic becomes a problem; a head that is too large goes no further; the body limit follows from the content limit. Nothing compresses, because that buffers streams, and
 //! nothing times a request out from outside, because that would cut streams and leave commands with an unknown
 //! outcome: what waits has its own limit.
 
@@ -10,7 +10,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    openapi,
+    limits, openapi,
     problem::{self, Code, Problem},
     rest::{conversations, development, events, health, messages, pages, receipts},
     socket,
@@ -54,8 +54,10 @@ pub fn router(app: AppState) -> Router {
         .merge(socket::router(&app))
         .fallback(|| async { Problem::new(Code::RouteNotFound) })
         .layer(DefaultBodyLimit::max(NewMessage::body_limit(app.content_limit)))
+        .layer(middleware::from_fn(limits::bound_head))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(problem::finish))
+        .layer(middleware::from_fn_with_state(app.clone(), limits::find_client))
         .with_state(app)
 }
 

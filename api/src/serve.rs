@@ -4,7 +4,7 @@
 //! the projector, the doors. The end goes the other way: readiness fails, nothing more is accepted, streams close, the
 //! writer finishes what waits, the rest stops.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use chat_infrastructure::{
@@ -16,21 +16,26 @@ use chat_infrastructure::{
     timeline::SqlTimeline,
     writer::{GroupCommit, Status, WriterOptions},
 };
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    admin,
     auth::{Signer, Verifier},
     config::Config,
+    limits::Limits,
+    metrics,
     realtime::hub::{Hub, HubOptions},
     router::router,
     server::{self, Shutdown},
-    state::{App, Part, Readiness},
+    state::{App, AppState, Part, Readiness},
 };
 
 /// How many committed batches may wait for the tail before it reads them from the database instead.
 const BATCHES_TO_TAIL: usize = 64;
+/// How long the operator's connections may take to end.
+const ADMIN_END: Duration = Duration::from_secs(1);
 const READINESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Builds everything from the configuration, serves until SIGTERM or SIGINT, and stops in order.
@@ -92,20 +97,24 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let stopping = readiness.part("shutdown");
     stopping.ready();
-    let app = App {
+    let app = Arc::new(App {
         log: Arc::new(log),
         timeline: Arc::new(SqlTimeline::new(database.clone())),
         hub: hub.clone(),
         verifier,
         development,
         readiness,
+        limits: Limits::new(config.limits.clone()),
         content_limit: config.content_limit,
         heartbeat: config.heartbeat,
         pings: config.pings,
         lose_one_in: config.lose_one_in,
+    });
+    let admin = match config.admin_listen {
+        Some(address) => Some(start_admin(address, app.clone(), stop.clone()).await?),
+        None => None,
     };
-    let listener = TcpListener::bind(config.listen).await;
-    let listener = listener.with_context(|| format!("{} cannot be listened on", config.listen))?;
+    let listener = listen(config.listen).await?;
     welcome(&config, listener.local_addr()?);
 
     let shutdown = Shutdown {
@@ -114,7 +123,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         limit: config.shutdown_timeout,
         stall: config.stall_timeout,
     };
-    let serving = server::serve(listener, router(Arc::new(app)), shutdown.clone());
+    let serving = server::serve(listener, router(app), shutdown.clone());
     let ending = async {
         terminated().await;
         info!("stopping");
@@ -132,7 +141,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     }
     writer.stop().await;
     stop.cancel();
-    for task in [tail, projector, watcher] {
+    for task in [tail, projector, watcher].into_iter().chain(admin) {
         task.await.context("a task ended badly")?;
     }
     database
@@ -220,6 +229,35 @@ async fn check_requirements(
     bail!("{}{hint}", refused.join("; "))
 }
 
+/// The operator's listener stays until the end, so that it tells of the end too.
+async fn start_admin(
+    address: SocketAddr,
+    app: AppState,
+    stop: CancellationToken,
+) -> anyhow::Result<JoinHandle<()>> {
+    let listener = listen(address).await?;
+    info!("metrics: http://{}/metrics", listener.local_addr()?);
+    let handle = metrics::install();
+    let router = admin::router(app, handle.clone());
+    let shutdown = Shutdown {
+        stop: stop.clone(),
+        streams: CancellationToken::new(),
+        limit: ADMIN_END,
+        stall: ADMIN_END,
+    };
+    Ok(tokio::spawn(async move {
+        tokio::join!(
+            server::serve(listener, router, shutdown),
+            metrics::keep_up(handle, stop)
+        );
+    }))
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("{address} cannot be listened on"))
+}
+
 /// Keeps readiness true to what the writer and the tail say of themselves.
 async fn watch(readiness: Readiness, status: Arc<Status>, tail: TailHandle, stop: CancellationToken) {
     let parts = (readiness.part("writer"), readiness.part("tail"));
@@ -250,7 +288,7 @@ async fn watch(readiness: Readiness, status: Arc<Status>, tail: TailHandle, stop
     }
 }
 
-fn welcome(config: &Config, address: std::net::SocketAddr) {
+fn welcome(config: &Config, address: SocketAddr) {
     info!("listening on http://{address}/");
     info!("the API, to read and to try: http://{address}/docs");
     if config.jwt_secret.is_none() {

@@ -13,9 +13,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::Notify,
     time::{sleep, timeout},
 };
@@ -30,6 +31,19 @@ const FIRST_HEAD: Duration = Duration::from_secs(10);
 /// How long a connection may take for the head of the next one, idle or not. Longer than what proxies keep theirs for
 /// (60 seconds and less): closing first would make them lose requests.
 const NEXT_HEAD: Duration = Duration::from_secs(75);
+
+/// Silence after which a peer is asked whether it is there.
+const PROBED_AFTER: Duration = Duration::from_secs(30);
+
+/// How long what was written may stay without acknowledgement. Much more than a write may stand still: Linux counts a
+/// reader that takes little at a time, through a small window, as one that takes nothing.
+#[cfg(target_os = "linux")]
+const GONE_AFTER: Duration = Duration::from_secs(120);
+
+/// Bytes that the kernel takes before it can send them. It would take megabytes, and what is written now, a ping of
+/// socket.io's say, would reach a slow reader after all of them, and its answer too late.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 64 << 10;
 
 /// The most that is buffered of a connection in each direction: heads must fit, and it is what a stream whose reader
 /// has stopped holds.
@@ -61,8 +75,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) ->
         };
         match accepted {
             Ok((stream, peer)) => {
-                // Events are small and each is to leave at once. It fails where the connection is gone already.
-                let _ = stream.set_nodelay(true);
+                prepare(&stream);
                 let stream = StallGuard::new(stream, shutdown.stall, streams.token());
                 let connection = connection(stream, peer, router.clone(), shutdown.stop.clone());
                 let cut = cut.clone();
@@ -88,6 +101,22 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) ->
     cut.cancel();
     connections.wait().await;
     left
+}
+
+/// Events are small and each is to leave at once. A peer that is gone without a word is found by what it does not
+/// acknowledge: what was written to it, or a probe where nothing is written. All of this fails where the connection is
+/// gone already.
+fn prepare(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_nodelay(true);
+    let probes = TcpKeepalive::new()
+        .with_time(PROBED_AFTER)
+        .with_interval(PROBED_AFTER);
+    let _ = socket.set_tcp_keepalive(&probes);
+    #[cfg(target_os = "linux")]
+    let _ = socket
+        .set_tcp_user_timeout(Some(GONE_AFTER))
+        .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT));
 }
 
 /// An error of one connection that was gone before it was accepted is nobody's concern. All others are the

@@ -26,13 +26,14 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Request, State},
+    http::Method,
     middleware::{self, Next},
     response::Response,
 };
 use bytes::Bytes;
-use chat_domain::cursor::After;
+use chat_domain::{cursor::After, ids::UserId};
 use engineioxide::{
     DisconnectReason, Socket, Str, config::EngineIoConfig, handler::EngineIoHandler, service::EngineIoService,
 };
@@ -42,11 +43,13 @@ use tokio_util::sync::CancellationToken;
 use self::{
     packet::{Decoder, Event, Malformed, Outgoing, Packet, Received},
     queue::{Flooded, Queue},
-    sender::BUFFER,
+    sender::{BUFFER, Sender},
 };
 use crate::{
     auth::Caller,
-    problem::{Code, Problem},
+    limits::{self, ClientAddress},
+    metrics,
+    problem::{Code, Problem, read_body},
     state::AppState,
     wire::NewMessage,
 };
@@ -90,22 +93,56 @@ pub fn router(app: &AppState) -> Router<AppState> {
         .ws_max_message_size(most)
         .ws_max_frame_size(most)
         .build();
-    let service = EngineIoService::with_config(Arc::new(Door(app.clone())), config);
+    let service = EngineIoService::with_config(Arc::new(Sockets(app.clone())), config);
     Router::new()
         .route_service("/socket.io", service.clone())
         .route_service("/socket.io/", service)
         .layer(middleware::from_fn_with_state(app.clone(), admit))
 }
 
-/// Refuses a new session for the time being, in the one form from which every client comes back by itself. What is
-/// refused for good is refused once the client has said who it is.
-async fn admit(State(app): State<AppState>, request: Request, next: Next) -> Result<Response, Problem> {
+/// Refuses a new session for the time being, in the one form from which every client comes back by itself; what is
+/// refused for good is refused once the client has said who it is. And reads what is posted, within the limits of all
+/// bodies: the transport would wait for it for ever.
+async fn admit(
+    State(app): State<AppState>,
+    Extension(ClientAddress(address)): Extension<ClientAddress>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
     let query = request.uri().query().unwrap_or_default();
-    let begins = !query.split('&').any(|parameter| parameter.starts_with("sid="));
-    if begins && let Some(code) = app.hub.refuses() {
+    let goes_on = query.split('&').any(|parameter| parameter.starts_with("sid="));
+    if request.method() == Method::POST {
+        let (parts, body) = request.into_parts();
+        let whole = Request::from_parts(parts.clone(), body);
+        let (body, _place) = read_body(whole, &app).await?;
+        return Ok(next.run(Request::from_parts(parts, body.into())).await);
+    }
+    if goes_on {
+        return Ok(next.run(request).await);
+    }
+    if let Some(code) = app.hub.refuses() {
         return Err(Problem::new(code));
     }
+    let place = app.limits.connect(limits::Door::SocketIo, address)?;
+    request
+        .extensions_mut()
+        .insert(Place(Arc::new(Mutex::new(place))));
     Ok(next.run(request).await)
+}
+
+/// The connection's place within the limits. It lies in the request that began the session, which the transport keeps
+/// as long as the session, and is given back with it.
+#[derive(Clone)]
+struct Place(Arc<Mutex<limits::Connection>>);
+
+impl Place {
+    /// Once it is known who connects.
+    fn of_user(transport: &Transport, user: &UserId) -> Result<(), Problem> {
+        let Some(Self(place)) = transport.req_parts.extensions.get::<Self>() else {
+            return Err(Problem::new(Code::Internal));
+        };
+        place.lock().unwrap_or_else(PoisonError::into_inner).of_user(user)
+    }
 }
 
 /// What belongs to one connection of the transport.
@@ -136,15 +173,15 @@ struct Auth {
     after: Option<String>,
 }
 
-struct Door(AppState);
+struct Sockets(AppState);
 
-impl fmt::Debug for Door {
+impl fmt::Debug for Sockets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Door")
+        f.write_str("Sockets")
     }
 }
 
-impl EngineIoHandler for Door {
+impl EngineIoHandler for Sockets {
     type Data = Connection;
 
     fn on_connect(self: Arc<Self>, transport: Arc<Transport>) {
@@ -172,7 +209,7 @@ impl EngineIoHandler for Door {
     }
 }
 
-impl Door {
+impl Sockets {
     fn received(&self, received: Result<Option<Received>, Malformed>, transport: &Arc<Transport>) {
         match received {
             Ok(None) => {}
@@ -207,15 +244,14 @@ impl Door {
             Ok((caller, after)) => {
                 state.connected = true;
                 drop(state);
-                let session = session::run(app.clone(), transport.clone(), caller, after);
+                let sender = Sender::new(transport.clone());
+                let session = session::run(app.clone(), sender, caller, after);
                 tokio::spawn(session);
             }
             Err(problem) => {
-                let code = problem.code.as_str();
-                reply(
-                    transport,
-                    Outgoing::connect_error("", code, Some(&problem.body(None))),
-                );
+                metrics::rejected(problem.code, limits::Door::SocketIo);
+                let (code, body) = (problem.code.as_str(), problem.body(None));
+                reply(transport, Outgoing::connect_error("", code, Some(&body)));
             }
         }
     }

@@ -10,6 +10,7 @@ use chat_domain::ports::{EventLog, Timeline};
 
 use crate::{
     auth::{Signer, Verifier},
+    limits::Limits,
     realtime::hub::Hub,
     socket::Pings,
 };
@@ -24,6 +25,7 @@ pub struct App {
     /// Makes tokens for anybody on this machine: where no key is configured, and only there.
     pub development: Option<Signer>,
     pub readiness: Readiness,
+    pub limits: Limits,
     /// Bytes of a message's content.
     pub content_limit: usize,
     /// The longest silence of a stream.

@@ -28,12 +28,14 @@ use tower::ServiceExt;
 
 use crate::{
     auth::{Signer, Verifier},
+    limits::{Limits, LimitsOptions},
     openapi,
     problem::Code,
     realtime::hub::{Hub, HubOptions},
     router,
     socket::Pings,
-    state::{App, Readiness},
+    state::{App, AppState, Readiness},
+    wire::NewMessage,
 };
 
 pub(crate) const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -41,6 +43,7 @@ pub(crate) const CONTENT_LIMIT: usize = 100;
 pub(crate) const BEGIN: i64 = 1_790_000_000;
 
 pub(crate) struct Server {
+    pub(crate) app: AppState,
     pub(crate) router: Router,
     pub(crate) hub: Hub,
     pub(crate) readiness: Readiness,
@@ -54,6 +57,7 @@ pub(crate) struct Setup {
     pub(crate) heartbeat: Duration,
     /// The log and the timeline answer with this.
     pub(crate) failing: Option<ExecuteError>,
+    pub(crate) limits: LimitsOptions,
 }
 
 impl Default for Setup {
@@ -63,7 +67,22 @@ impl Default for Setup {
             following: true,
             heartbeat: Duration::from_secs(15),
             failing: None,
+            limits: limits(),
         }
+    }
+}
+
+/// What no test reaches that is not about them.
+pub(crate) fn limits() -> LimitsOptions {
+    LimitsOptions {
+        sends_per_second: 1_000_000,
+        sends_burst: 1_000_000,
+        connections_per_user: 1000,
+        connections_per_address: 1000,
+        // What a router has for its peer that is called without a listener.
+        trusted_proxies: "0.0.0.0".parse().unwrap(),
+        bodies: 1 << 20,
+        body: NewMessage::body_limit(CONTENT_LIMIT),
     }
 }
 
@@ -99,20 +118,22 @@ impl Server {
                 Arc::new(memory.clone()),
             ),
         };
-        let router = router::router(Arc::new(App {
+        let app = Arc::new(App {
             log,
             timeline,
             hub: hub.clone(),
             verifier: Verifier::hs256(SECRET),
             development: setup.development.then(|| Signer::hs256(SECRET)),
             readiness: readiness.clone(),
+            limits: Limits::new(setup.limits),
             content_limit: CONTENT_LIMIT,
             heartbeat: setup.heartbeat,
             pings: Pings::default(),
             lose_one_in: 0,
-        }));
+        });
         Self {
-            router,
+            router: router::router(app.clone()),
+            app,
             hub,
             readiness,
         }
@@ -234,7 +255,7 @@ fn operation(method: &Method, path: &str) -> Option<&'static str> {
 
 pub(crate) fn token(user: &str) -> String {
     Signer::hs256(SECRET)
-        .sign(&UserId::parse(user).unwrap(), 60)
+        .sign(&UserId::parse(user).unwrap(), 3600)
         .unwrap()
         .token
 }

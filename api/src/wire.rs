@@ -20,5 +20,5 @@ pub use self::{
     event::{Event, UpTo, event_body, frame},
     message::{History, Message},
     receipt::{NewReceipt, Receipt, ReceiptType},
-    stream::{Closing, EventPage, Heartbeat, Ready, Reset},
+    stream::{Closing, EventPage, Expiring, Heartbeat, Ready, Reset},
 };

@@ -1100,10 +1100,24 @@ fn bad_http(cases: &mut Vec<Case>, token: &str) {
     );
     case(
         "a huge token",
-        Request::get("/v1/conversations", &"x".repeat(20 << 10)).bytes(),
+        Request::get("/v1/conversations", &"x".repeat(12 << 10)).bytes(),
         Then::Wait,
         401,
         Some("token_invalid"),
+    );
+    case(
+        "a token that is larger than a head may be",
+        Request::get("/v1/conversations", &"x".repeat(20 << 10)).bytes(),
+        Then::Wait,
+        431,
+        Some("headers_too_large"),
+    );
+    case(
+        "a target that is larger than a head may be",
+        Request::get(format!("/v1/messages?with={}", "x".repeat(17 << 10)), token).bytes(),
+        Then::Wait,
+        431,
+        Some("headers_too_large"),
     );
     for (name, bytes) in [
         ("no HTTP", &b"hello\r\n\r\n"[..]),

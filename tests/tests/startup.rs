@@ -437,6 +437,25 @@ mod configuration {
             ("CHAT_HEARTBEAT_S", "301", "CHAT_HEARTBEAT_S: "),
             ("CHAT_COMMAND_TIMEOUT_MS", "99", "CHAT_COMMAND_TIMEOUT_MS: "),
             ("CHAT_SHUTDOWN_TIMEOUT_S", "3601", "CHAT_SHUTDOWN_TIMEOUT_S: "),
+            (
+                "CHAT_TRUSTED_PROXIES",
+                "10.0.0.0/8;127.0.0.1",
+                "CHAT_TRUSTED_PROXIES: ",
+            ),
+            (
+                "CHAT_SENDS_PER_SECOND",
+                "0",
+                "CHAT_SENDS_PER_SECOND: 0 is not within 1 to 1000000",
+            ),
+            ("CHAT_SENDS_BURST", "0", "CHAT_SENDS_BURST: "),
+            ("CHAT_CONNECTIONS_PER_USER", "0", "CHAT_CONNECTIONS_PER_USER: "),
+            (
+                "CHAT_CONNECTIONS_PER_ADDRESS",
+                "0",
+                "CHAT_CONNECTIONS_PER_ADDRESS: ",
+            ),
+            ("CHAT_BODIES_LIMIT", "1", "CHAT_BODIES_LIMIT: "),
+            ("CHAT_ADMIN_LISTEN", "9000", "CHAT_ADMIN_LISTEN: \"9000\": "),
         ] {
             let mut settings = vec![(name, value)];
             // A wrong filter cannot be switched off by another one.
@@ -486,11 +505,13 @@ mod configuration {
         let database = Database::fresh(Kind::Sqlite).await;
         let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap().to_string();
-        let line = refused(&database, &[("CHAT_LISTEN", &address)]).await;
-        assert!(
-            line.starts_with(&format!("{address} cannot be listened on: ")),
-            "{line}"
-        );
+        for variable in ["CHAT_LISTEN", "CHAT_ADMIN_LISTEN"] {
+            let line = refused(&database, &[("CHAT_LISTEN", "127.0.0.1:0"), (variable, &address)]).await;
+            assert!(
+                line.starts_with(&format!("{address} cannot be listened on: ")),
+                "{variable}: {line}"
+            );
+        }
     }
 
     #[tokio::test]
@@ -516,6 +537,13 @@ mod configuration {
             "CHAT_HEARTBEAT_S",
             "CHAT_COMMAND_TIMEOUT_MS",
             "CHAT_SHUTDOWN_TIMEOUT_S",
+            "CHAT_CONNECTIONS_PER_USER",
+            "CHAT_CONNECTIONS_PER_ADDRESS",
+            "CHAT_TRUSTED_PROXIES",
+            "CHAT_SENDS_PER_SECOND",
+            "CHAT_SENDS_BURST",
+            "CHAT_BODIES_LIMIT",
+            "CHAT_ADMIN_LISTEN",
         ];
         let options = documented_options(&help.stdout);
         for variable in variables {

@@ -45,12 +45,24 @@ impl Caller {
     /// How long from now the token is good, with the leeway that the verifier grants. A year at most: timers have
     /// bounds, and a stream that ends is opened again.
     pub fn expires_in(&self) -> Duration {
-        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-        let ends = Duration::from_secs(self.expires_at.saturating_add(LEEWAY));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        ends.saturating_sub(now).min(YEAR)
+        from_now(Duration::from_secs(self.expires_at.saturating_add(LEEWAY)))
+    }
+
+    /// How long from now until a stream says that the token expires: a minute before it does, so at once where less
+    /// is left.
+    pub fn warned_in(&self) -> Duration {
+        from_now(Duration::from_secs(self.expires_at).saturating_sub(WARNED))
     }
 }
+
+fn from_now(instant: Duration) -> Duration {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    instant.saturating_sub(now).min(YEAR)
+}
+
+/// How long before its end a stream says that its token expires.
+const WARNED: Duration = Duration::from_secs(60);
 
 /// RFC 6750, section 3: no error where no token came.
 fn challenge(mut problem: Problem, error: Option<&TokenError>) -> Problem {

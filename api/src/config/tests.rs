@@ -33,6 +33,14 @@ fn the_defaults_are_those_of_the_documentation() {
         (config.queue_commands, config.batch_commands, config.batch_bytes),
         (4096, 256, 1_048_576)
     );
+    let limits = &config.limits;
+    assert_eq!(
+        (limits.connections_per_user, limits.connections_per_address),
+        (100, 1000)
+    );
+    assert_eq!((limits.sends_per_second, limits.sends_burst), (200, 4000));
+    assert_eq!(limits.trusted_proxies, "127.0.0.0/8, ::1".parse().unwrap());
+    assert_eq!((limits.bodies, config.admin_listen), (64 << 20, None));
     let times = [
         config.poll,
         config.heartbeat,
@@ -72,6 +80,15 @@ fn values_out_of_range_are_named() {
         (["--heartbeat-s", "0"], "CHAT_HEARTBEAT_S"),
         (["--command-timeout-ms", "99"], "CHAT_COMMAND_TIMEOUT_MS"),
         (["--shutdown-timeout-s", "3601"], "CHAT_SHUTDOWN_TIMEOUT_S"),
+        (["--connections-per-user", "0"], "CHAT_CONNECTIONS_PER_USER"),
+        (["--connections-per-address", "0"], "CHAT_CONNECTIONS_PER_ADDRESS"),
+        (
+            ["--trusted-proxies", "10.0.0.0/8,localhost"],
+            "CHAT_TRUSTED_PROXIES",
+        ),
+        (["--sends-per-second", "0"], "CHAT_SENDS_PER_SECOND"),
+        (["--sends-burst", "1000001"], "CHAT_SENDS_BURST"),
+        (["--bodies-limit", "1048575"], "CHAT_BODIES_LIMIT"),
         (["--log", "a=b=c"], "CHAT_LOG"),
         (
             ["--jwt-secret", "0123456789abcdef0123456789abcde"],
@@ -99,6 +116,7 @@ fn values_that_cannot_be_read_are_one_line_and_wrong_usage_is_clap_s() {
     for (args, start) in [
         (["--content-limit", "many"], "CHAT_CONTENT_LIMIT: \"many\": "),
         (["--listen", "nowhere"], "CHAT_LISTEN: \"nowhere\": "),
+        (["--admin-listen", "9000"], "CHAT_ADMIN_LISTEN: \"9000\": "),
         (["--migrate", "maybe"], "CHAT_MIGRATE: \"maybe\": "),
         (
             ["--log-format", "xml"],

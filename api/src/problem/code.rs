@@ -62,6 +62,9 @@ codes! {
     ContentEmpty          "content_empty"           UNPROCESSABLE_ENTITY   "The content is empty"
     KeyReused             "key_reused"              UNPROCESSABLE_ENTITY   "The key was used with another command before"
     CommandRefused        "command_refused"         UNPROCESSABLE_ENTITY   "The database refused the command"
+    // Too much, or too often.
+    RateLimited           "rate_limited"            TOO_MANY_REQUESTS      "Too much was sent"
+    HeadersTooLarge       "headers_too_large"       REQUEST_HEADER_FIELDS_TOO_LARGE "The head of the request is too large"
     // Ours.
     Internal              "internal"                INTERNAL_SERVER_ERROR  "The server failed"
     Overloaded            "overloaded"              SERVICE_UNAVAILABLE    "The server has too much to do"
@@ -77,7 +80,9 @@ impl Code {
     /// Seconds after which the same request may succeed, where it may.
     pub fn retry_after(self) -> Option<u32> {
         match self {
-            Self::Overloaded | Self::OutcomeUnknown | Self::Starting | Self::Shutdown => Some(1),
+            Self::RateLimited | Self::Overloaded | Self::OutcomeUnknown | Self::Starting | Self::Shutdown => {
+                Some(1)
+            }
             Self::Unavailable | Self::NotReady => Some(3),
             Self::TooManyConnections => Some(5),
             _ => None,
@@ -109,11 +114,12 @@ mod tests {
     use crate::problem::Problem;
 
     #[test]
-    fn codes_are_distinct_and_only_those_of_503_say_when_to_come_again() {
+    fn codes_are_distinct_and_only_those_of_429_and_503_say_when_to_come_again() {
         let names: HashSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(names.len(), Code::ALL.len());
         for code in Code::ALL {
-            let temporary = code.status() == StatusCode::SERVICE_UNAVAILABLE;
+            let temporary = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+            let temporary = temporary.contains(&code.status());
             assert_eq!(code.retry_after().is_some(), temporary, "{code:?}");
         }
     }

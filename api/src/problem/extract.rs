@@ -9,8 +9,10 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Code, Problem};
+use crate::state::AppState;
 
 /// How long a body may take, from the end of the request's head: a client that sends a byte now and then holds a
 /// connection and a buffer. A body that says how long it is gets a second more for each of these many bytes.
@@ -21,23 +23,30 @@ const BODY_RATE: u64 = 64 << 10;
 /// JSON of the wrong form `body_invalid` with a pointer to what is wrong.
 pub struct Json<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, Problem> {
         if !is_json(request.headers()) {
             return Err(Problem::new(Code::MediaTypeUnsupported));
         }
-        let length = request.body().size_hint().upper().unwrap_or(0);
-        let time = BODY_TIME + Duration::from_secs(length / BODY_RATE);
-        let body = tokio::time::timeout(time, Bytes::from_request(request, state)).await;
-        let body = body.map_err(|_| Problem::new(Code::BodyTimeout))?;
-        let body = body.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge),
-            _ => Problem::new(Code::BodyIncomplete),
-        })?;
+        let (body, _place) = read_body(request, app).await?;
         parse_json(&body).map(Self)
     }
+}
+
+/// A body within the limits of size and time, and its place among all of them, to be held as long as it.
+pub async fn read_body(request: Request, app: &AppState) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+    let length = request.body().size_hint().upper();
+    let place = app.limits.admit_body(length)?;
+    let time = BODY_TIME + Duration::from_secs(length.unwrap_or(0) / BODY_RATE);
+    let body = tokio::time::timeout(time, Bytes::from_request(request, app)).await;
+    let body = body.map_err(|_| Problem::new(Code::BodyTimeout))?;
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge),
+        _ => Problem::new(Code::BodyIncomplete),
+    })?;
+    Ok((body, place))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

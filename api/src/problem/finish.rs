@@ -16,6 +16,10 @@ use axum::{
 use tracing::Instrument;
 
 use super::{Code, Problem};
+use crate::{
+    limits::{ClientAddress, Door},
+    metrics,
+};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -48,6 +52,8 @@ pub async fn finish(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(id.clone());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let client = request.extensions().get::<ClientAddress>().copied();
+    let door = Door::of(request.uri(), request.headers());
     let span = tracing::info_span!("request", request.id = id.as_str());
 
     let mut response = next.run(request).instrument(span.clone()).await;
@@ -56,6 +62,7 @@ pub async fn finish(mut request: Request, next: Next) -> Response {
     let problem = problem.or_else(|| is_bare(&response).then(|| Problem::from(status)));
     let code = problem.as_ref().map(|problem| problem.code.as_str());
     if let Some(problem) = problem {
+        metrics::rejected(problem.code, door);
         write_body(&mut response, &problem, &id);
     }
     let headers = response.headers_mut();
@@ -67,13 +74,14 @@ pub async fn finish(mut request: Request, next: Next) -> Response {
         .or_insert(HeaderValue::from_static("no-store"));
 
     let _entered = span.enter();
+    let client = client.map(|ClientAddress(address)| tracing::field::display(address));
     let route = route.as_ref().map(MatchedPath::as_str);
     let (status, duration_ms) = (status.as_u16(), begun.elapsed().as_micros() as f64 / 1000.0);
     // The path without its query, which may hold a token, and quoted: anybody can ask for any path.
     if status < 400 {
-        tracing::debug!(%method, ?path, route, status, duration_ms, "answered");
+        tracing::debug!(%method, ?path, route, status, client.address = client, duration_ms, "answered");
     } else {
-        tracing::info!(%method, ?path, route, status, code, duration_ms, "refused");
+        tracing::info!(%method, ?path, route, status, code, client.address = client, duration_ms, "refused");
     }
     response
 }

@@ -4,10 +4,16 @@ use chat_domain::ids::UserId;
 use serde::Serialize;
 
 use super::subscription::Delivery;
-use crate::wire::{Binary, Closing, Heartbeat, Ready, Reset, event_body, frame};
+use crate::{
+    auth::Caller,
+    wire::{Binary, Closing, Expiring, Heartbeat, Ready, Reset, event_body, frame},
+};
 
+/// The name of what is in the log.
+pub const EVENT: &str = "event";
+
+#[derive(Debug)]
 pub struct Written {
-    /// `event` for what is in the log, or what else it is.
     pub name: &'static str,
     /// Where a reader goes on after this; none for what leaves it where it was.
     pub cursor: Option<String>,
@@ -41,7 +47,7 @@ impl Delivery {
                 written("reset", Some(cursor), &reset)
             }
             Self::Event { cursor, prev, event } => Written {
-                name: "event",
+                name: EVENT,
                 json: frame(cursor, prev, &event_body(event, binary)),
                 cursor: Some(cursor.to_string()),
             },
@@ -62,6 +68,12 @@ impl Delivery {
             }
         }
     }
+}
+
+/// The caller's token expires: it leaves the reader where it was.
+pub fn expiring(caller: &Caller) -> Written {
+    let expires_at = caller.expires_at;
+    written("expiring", None, &Expiring { expires_at })
 }
 
 fn written(name: &'static str, cursor: Option<String>, data: &impl Serialize) -> Written {

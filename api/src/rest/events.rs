@@ -7,6 +7,7 @@ mod sse;
 use std::time::Duration;
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, header::ACCEPT},
     response::Response,
@@ -18,6 +19,7 @@ use utoipa::IntoParams;
 use self::accept::Form;
 use crate::{
     auth::StreamCaller,
+    limits::{ClientAddress, Door},
     operations::limit,
     problem::{Code, Problem, Query},
     state::AppState,
@@ -46,7 +48,7 @@ pub struct StreamEvents {
 /// Follow what happens
 ///
 /// With `Accept: text/event-stream` a stream (SSE): first `ready`, or `reset` when the cursor is lost, then events
-/// without a name and `heartbeat`s, at the end `closing`. Each `data:` is a JSON object, each `id:` the cursor to go on
+/// without a name and `heartbeat`s, a minute before the token ends `expiring`, at the end `closing`. Each `data:` is a JSON object, each `id:` the cursor to go on
 /// after, so that a browser's `EventSource` resumes by itself. When the server cannot serve now, the answer is still
 /// 200 with a `closing`: any other status would end an `EventSource` for good.
 ///
@@ -65,6 +67,7 @@ pub struct StreamEvents {
 )]
 pub async fn stream_events(
     State(app): State<AppState>,
+    Extension(ClientAddress(address)): Extension<ClientAddress>,
     StreamCaller(caller): StreamCaller,
     headers: HeaderMap,
     Query(query): Query<StreamEvents>,
@@ -72,11 +75,19 @@ pub async fn stream_events(
     let form = accept::preferred(headers.get_all(ACCEPT)).ok_or_else(|| Problem::new(Code::NotAcceptable))?;
     let after = query.after(&headers)?;
     match form {
-        Form::Stream => Ok(sse::stream(app, caller, after).await),
+        Form::Stream => Ok(sse::stream(app, address, caller, after).await),
         Form::Page => {
             let (limit, wait) = (limit(query.limit)?, query.wait()?);
-            poll::poll(&app, caller, after, limit, wait).await
+            poll::poll(&app, address, caller, after, limit, wait).await
         }
+    }
+}
+
+/// The door of a request to this route. One that accepts neither form is refused as a page.
+pub(crate) fn door(headers: &HeaderMap) -> Door {
+    match accept::preferred(headers.get_all(ACCEPT)) {
+        Some(Form::Stream) => Door::Sse,
+        Some(Form::Page) | None => Door::LongPoll,
     }
 }
 

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use axum::{
     body::Body,
     http::{HeaderValue, Method, Request},
@@ -6,7 +8,10 @@ use chat_domain::ports::ExecuteError;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, get_current_timestamp};
 use serde_json::{Value, json};
 
-use crate::testing::{SECRET, Server, Setup, get, request};
+use crate::{
+    limits::{HEAD_LIMIT, LimitsOptions},
+    testing::{SECRET, Server, Setup, get, limits, post, request},
+};
 
 fn plain(method: Method, path: &str) -> Request<Body> {
     Request::builder()
@@ -321,4 +326,112 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
         .body(broken)
         .unwrap();
     assert_eq!(server.call(request).await.code(), "body_incomplete");
+}
+
+#[tokio::test]
+async fn a_head_has_so_many_bytes() {
+    let server = Server::new();
+    let ask = |rest: usize| {
+        let mut request = plain(Method::GET, "/healthz?q");
+        let used = "GET/healthz?qx".len();
+        let value = "x".repeat(HEAD_LIMIT - used + rest);
+        request.headers_mut().insert("x", value.parse().unwrap());
+        server.call(request)
+    };
+    assert_eq!(ask(0).await.status, 200);
+    let refused = ask(1).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code()),
+        (431, "headers_too_large")
+    );
+    // Many small ones, a long target, and a route that there is not.
+    let mut many = plain(Method::GET, "/v1/messages");
+    for n in 0..50 {
+        let name: axum::http::HeaderName = format!("x-{n}").parse().unwrap();
+        many.headers_mut().insert(name, "y".repeat(400).parse().unwrap());
+    }
+    assert_eq!(server.call(many).await.code(), "headers_too_large");
+    for path in ["/v1/messages", "/nothing"] {
+        let long = plain(Method::GET, &format!("{path}?with={}", "x".repeat(HEAD_LIMIT)));
+        assert_eq!(server.call(long).await.code(), "headers_too_large");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_are_read_at_a_time_have_so_many_bytes_together() {
+    let server = Server::with(Setup {
+        limits: LimitsOptions {
+            bodies: 1,
+            ..limits()
+        },
+        ..Setup::default()
+    });
+    let hi = json!({"receiver_id": "bob", "text": "hi"});
+    // The four of the largest size that always fit, of users who do not send them.
+    let held = (0..4).map(|_| {
+        let never = Body::from_stream(futures_util::stream::pending::<Result<&[u8], std::io::Error>>());
+        let request =
+            request(Method::POST, "alice", "/v1/messages").header("content-type", "application/json");
+        let answer = tower::ServiceExt::oneshot(server.router.clone(), request.body(never).unwrap());
+        tokio::spawn(answer)
+    });
+    let held: Vec<_> = held.collect();
+    // They run when this task waits, and then all wait.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let refused = server.post("bob", "/v1/messages", &hi).await;
+    assert_eq!(
+        (
+            refused.status.as_u16(),
+            refused.code(),
+            refused.header("retry-after")
+        ),
+        (503, "overloaded", "1")
+    );
+    assert_eq!(server.get("bob", "/v1/conversations").await.status, 200);
+    for answer in held {
+        assert_eq!(answer.await.unwrap().unwrap().status(), 408);
+    }
+    assert_eq!(server.post("bob", "/v1/messages", &hi).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_user_who_sends_too_much_is_told_when_to_come_again() {
+    let server = Server::with(Setup {
+        limits: LimitsOptions {
+            sends_per_second: 1,
+            sends_burst: 2,
+            ..limits()
+        },
+        ..Setup::default()
+    });
+    let send = async |user| {
+        let mut request = post(
+            user,
+            "/v1/messages",
+            &json!({"receiver_id": "carol", "text": "hi"}),
+        );
+        request
+            .headers_mut()
+            .insert("idempotency-key", HeaderValue::from_static("k"));
+        server.call(request).await
+    };
+    let mut answers = Vec::new();
+    for _ in 0..100 {
+        answers.push(send("alice").await);
+    }
+    // All but the first are repeated.
+    assert_eq!(
+        (answers[0].status.as_u16(), answers[1].status.as_u16()),
+        (201, 201)
+    );
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert!(!refused.is_empty());
+    for answer in refused {
+        assert_eq!(
+            (answer.code(), answer.header("retry-after")),
+            ("rate_limited", "1")
+        );
+    }
+    assert_eq!(send("bob").await.status, 201);
+    assert_eq!(server.get("alice", "/v1/conversations").await.status, 200);
 }

@@ -8,6 +8,8 @@ use serde_json::value::RawValue;
 use super::packet::{Event, Outgoing, json};
 use crate::{
     auth::Caller,
+    limits::Door,
+    metrics,
     operations::{ConversationList, ListConversations, ListMessages, MessageList, Sent},
     problem::{Code, Problem, parse_json},
     state::App,
@@ -216,6 +218,7 @@ impl Answer {
         struct Refused {
             problem: crate::problem::ProblemBody,
         }
+        metrics::rejected(problem.code, Door::SocketIo);
         let problem = problem.body(None);
         Self {
             json: json(&Refused { problem }),

@@ -1,10 +1,13 @@
 //! What goes out on one socket: packets into the transport's buffer, with waiting while it is full.
 //!
 //! The buffer takes so many packets and refuses the next one; it says nothing when it has room again. So whoever
-//! sends asks again, a little later each time. It is never filled to the brim: the transport puts its own pings there
-//! and ends a session whose ping is refused, so a slow reader that is alive would be thrown out. And it is bounded in
-//! bytes as well: a packet has to find as many free places as it has kilobytes, so that what a reader that has
-//! stopped holds here is some 30 kB and at most one large packet.
+//! sends asks again, as often as the reader's pace has shown to be worth it. It is never filled to the brim: the
+//! transport puts its own pings there and ends a session whose ping is refused, so a slow reader that is alive would
+//! be thrown out. And it is bounded in bytes as well: a packet has to find as many free places as it has kilobytes, so
+//! that what a reader that has stopped holds here is some 30 kB and at most one large packet.
+//!
+//! That bound has another use. A transport that has given up its client (no answer to a ping) finds out only between
+//! two flushes, and with more than its websocket's own buffer (128 kB) to write at once it comes to none.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,6 +25,10 @@ const SPARE: usize = 2;
 /// Bytes of a packet for each place.
 const PLACE: usize = 1 << 10;
 
+/// Between two questions whether there is room.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LAST_PAUSE: Duration = Duration::from_millis(32);
+
 /// How long the client may take, after the last packet, to fetch it.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -29,35 +36,39 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Gone;
 
-#[derive(Clone)]
 pub(super) struct Sender {
     transport: Arc<Transport>,
+    pause: Duration,
 }
 
 impl Sender {
     pub(super) fn new(transport: Arc<Transport>) -> Self {
-        Self { transport }
+        Self {
+            transport,
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    pub(super) fn transport(&self) -> &Arc<Transport> {
+        &self.transport
     }
 
     /// Returns once the packet is in the buffer.
-    pub(super) async fn send(&self, packet: Outgoing) -> Result<(), Gone> {
-        let places = (1 + packet.weight() / PLACE).min(BUFFER - SPARE) + SPARE;
-        let mut packet = Some(packet);
-        self.wait_for(places, || {
-            let Ok(permit) = self.transport.reserve() else {
-                return false;
-            };
-            if let Some(Outgoing { text, attachments }) = packet.take() {
-                permit.emit_many(Str::from(text), attachments.into());
+    pub(super) async fn send(&mut self, packet: Outgoing) -> Result<(), Gone> {
+        let places = (1 + packet.weight() / PLACE).min(BUFFER - SPARE);
+        loop {
+            self.wait_for(places + SPARE).await?;
+            // The transport itself may have taken the place since.
+            if let Ok(permit) = self.transport.reserve() {
+                permit.emit_many(Str::from(packet.text), packet.attachments.into());
+                return Ok(());
             }
-            true
-        })
-        .await
+        }
     }
 
     /// Waits until the client has fetched everything, for a while.
-    pub(super) async fn drain(&self) {
-        let _ = tokio::time::timeout(DRAIN_LIMIT, self.wait_for(BUFFER, || true)).await;
+    pub(super) async fn drain(&mut self) {
+        let _ = tokio::time::timeout(DRAIN_LIMIT, self.wait_for(BUFFER)).await;
     }
 
     /// Ends the transport. A client of socket.io comes back from that by itself.
@@ -65,20 +76,21 @@ impl Sender {
         self.transport.close(DisconnectReason::ClosingServer);
     }
 
-    /// Waits until so many places are free at once, and something is done then.
-    async fn wait_for(&self, places: usize, mut then: impl FnMut() -> bool) -> Result<(), Gone> {
-        const FIRST_PAUSE: Duration = Duration::from_millis(1);
-        const LAST_PAUSE: Duration = Duration::from_millis(32);
-        let mut pause = FIRST_PAUSE;
+    /// Waits until so many places are free at once.
+    async fn wait_for(&mut self, places: usize) -> Result<(), Gone> {
+        if self.has_room(places)? {
+            self.pause = (self.pause / 2).max(FIRST_PAUSE);
+            return Ok(());
+        }
         loop {
-            if self.has_room(places)? && then() {
-                return Ok(());
-            }
             tokio::select! {
-                () = sleep(pause) => {}
+                () = sleep(self.pause) => {}
                 () = self.transport.data.ended.cancelled() => return Err(Gone),
             }
-            pause = (pause * 2).min(LAST_PAUSE);
+            if self.has_room(places)? {
+                return Ok(());
+            }
+            self.pause = (self.pause * 2).min(LAST_PAUSE);
         }
     }
 

@@ -5,15 +5,16 @@
 //! waiting for the commit between them, so that a row of them shares a transaction; everything else waits until those
 //! before it are answered, so that what was sent is there when history is asked for.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc};
 
+use bytes::Bytes;
 use chat_domain::cursor::After;
 use futures_util::{FutureExt, StreamExt, stream::FuturesOrdered};
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::{
-    Transport,
+    Place, Transport,
     commands::{Answer, Command, is_resume},
     packet::Outgoing,
     queue::Waiting,
@@ -21,11 +22,13 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    operations,
+    limits::Door,
+    metrics, operations,
     problem::{Code, Problem},
     realtime::{
         hub::Starting,
         subscription::{Delivery, Subscription},
+        written::{Written, expiring},
     },
     state::AppState,
     wire::Binary,
@@ -33,9 +36,6 @@ use crate::{
 
 /// Commands of one socket that are in the writer's queue at once: a whole batch.
 const PIPELINE: usize = 256;
-
-/// How long before its end a client is asked for another token.
-const EXPIRING: Duration = Duration::from_secs(60);
 
 /// How a session ends by the server's will.
 struct Closing {
@@ -56,7 +56,15 @@ impl From<Gone> for End {
 
 impl From<Starting> for End {
     fn from(Starting: Starting) -> Self {
-        Self::closing(Code::Starting)
+        Problem::new(Code::Starting).into()
+    }
+}
+
+/// A refusal for the time being: permanent ones come before there is a session.
+impl From<Problem> for End {
+    fn from(problem: Problem) -> Self {
+        metrics::rejected(problem.code, Door::SocketIo);
+        Self::closing(problem.code)
     }
 }
 
@@ -81,12 +89,11 @@ struct Session {
 /// A command in the writer's queue, and the number that its answer goes under.
 type Begun = Pin<Box<dyn Future<Output = (Option<u64>, Answer)> + Send>>;
 
-pub(super) async fn run(app: AppState, transport: Arc<Transport>, caller: Caller, after: After) {
-    let sender = Sender::new(transport.clone());
+pub(super) async fn run(app: AppState, sender: Sender, caller: Caller, after: After) {
     let mut session = Session {
         app,
-        transport,
-        sender: sender.clone(),
+        transport: sender.transport().clone(),
+        sender,
         expires_at: Instant::now(),
         expiring_at: None,
         begun: FuturesOrdered::new(),
@@ -101,7 +108,7 @@ pub(super) async fn run(app: AppState, transport: Arc<Transport>, caller: Caller
         // Gone meanwhile: nobody is left to be told.
         let _ = session.close(&closing).await;
     }
-    sender.close();
+    session.sender.close();
 }
 
 enum Never {}
@@ -111,6 +118,7 @@ impl Session {
         let sid = self.transport.id.to_string();
         self.sender.send(Outgoing::connect(&sid)).await?;
         let user = self.caller.user_id.clone();
+        Place::of_user(&self.transport, &user)?;
         let mut subscription = self.app.hub.subscribe(user, after).await?;
         loop {
             if Instant::now() >= self.expires_at {
@@ -126,8 +134,7 @@ impl Session {
                 }
                 () = sleep_until(self.expiring_at.unwrap_or(self.expires_at)) => {
                     if self.expiring_at.take().is_some() {
-                        let expiring = format!(r#"{{"expires_at":{}}}"#, self.caller.expires_at);
-                        self.sender.send(Outgoing::event("expiring", &expiring, Vec::new())).await?;
+                        self.write(&expiring(&self.caller), Vec::new()).await?;
                     }
                 }
                 () = self.transport.data.ended.cancelled() => return Err(End::Gone),
@@ -146,8 +153,12 @@ impl Session {
         let mut binary = Binary::attached();
         let heartbeat_s = self.app.heartbeat.as_secs();
         let written = delivery.write(&self.caller.user_id, heartbeat_s, &mut binary);
-        let packet = Outgoing::event(written.name, &written.json, binary.into_attachments());
-        Ok(self.sender.send(packet).await?)
+        Ok(self.write(&written, binary.into_attachments()).await?)
+    }
+
+    async fn write(&mut self, written: &Written, attachments: Vec<Bytes>) -> Result<(), Gone> {
+        let packet = Outgoing::event(written.name, &written.json, attachments);
+        self.sender.send(packet).await
     }
 
     /// The fault of the tests.
@@ -266,7 +277,7 @@ impl Session {
 
     fn set_caller(&mut self, caller: Caller) {
         self.expires_at = Instant::now() + caller.expires_in();
-        self.expiring_at = Some(self.expires_at.checked_sub(EXPIRING).unwrap_or_else(Instant::now));
+        self.expiring_at = Some(Instant::now() + caller.warned_in());
         self.caller = caller;
     }
 
@@ -280,9 +291,7 @@ impl Session {
             retry_after: closing.retry_after,
         };
         let written = last.write(&self.caller.user_id, 0, &mut Binary::Base64);
-        self.sender
-            .send(Outgoing::event(written.name, &written.json, Vec::new()))
-            .await?;
+        self.write(&written, Vec::new()).await?;
         if closing.code == Code::TokenExpired {
             self.sender.send(Outgoing::disconnect()).await?;
         }

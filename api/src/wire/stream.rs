@@ -42,6 +42,14 @@ pub struct Heartbeat {
     pub prev: String,
 }
 
+/// The caller's token is about to expire, and the stream ends with it: come back with a new one.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Expiring {
+    /// Seconds since the Unix epoch: the token's `exp`.
+    #[schema(example = 1_790_003_600)]
+    pub expires_at: u64,
+}
+
 /// The last thing of a stream.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Closing<'a> {

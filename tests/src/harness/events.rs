@@ -5,7 +5,7 @@ use std::{fmt, future::ready, net::SocketAddr, time::Duration};
 
 use eventsource_stream::Eventsource;
 use futures_util::{Stream, StreamExt};
-use reqwest::header::ACCEPT;
+use reqwest::{RequestBuilder, header::ACCEPT};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tokio::{io::AsyncWriteExt, net::TcpSocket, time::timeout};
@@ -33,7 +33,11 @@ impl Events {
     /// Connects from a cursor (`after`), or from now.
     pub async fn connect(url: &str, token: &str, after: Option<&str>) -> Result<Events, Problem> {
         let after = after.map(|after| ("after", after));
-        let request = Client::new(url, token).get("/v1/events").query(after.as_slice());
+        Events::open(Client::new(url, token).get("/v1/events").query(after.as_slice())).await
+    }
+
+    /// Connects with a request of the test's own.
+    pub async fn open(request: RequestBuilder) -> Result<Events, Problem> {
         let answer = request.header(ACCEPT, "text/event-stream").send().await;
         let answer = answer.map_err(|error| Problem::unreachable(&error))?;
         if answer.status() != 200 {

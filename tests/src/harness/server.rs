@@ -303,6 +303,10 @@ fn all_settings(database: &Database, settings: &[(&str, &str)]) -> BTreeMap<Stri
     let ours = [
         ("CHAT_DATABASE_URL", database.url()),
         ("CHAT_JWT_SECRET", jwt_secret().into()),
+        // Tests send as fast as they can, and open what they like, as few users.
+        ("CHAT_SENDS_PER_SECOND", "1000000".into()),
+        ("CHAT_SENDS_BURST", "1000000".into()),
+        ("CHAT_CONNECTIONS_PER_USER", "100000".into()),
     ];
     let ours = ours.into_iter().map(|(name, value)| (name.to_string(), value));
     ours.chain(owned(settings)).collect()

@@ -4,7 +4,7 @@
 //! and the answer's `cursor` is where the next poll begins. Heartbeats have no place in an answer, so what they step
 //! over is stepped over between two events.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -15,19 +15,20 @@ use chat_domain::{
     Position,
     cursor::{After, Cursor},
 };
-use serde_json::{Map, json};
+use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     auth::Caller,
+    limits::Door,
     problem::{Code, Problem},
     realtime::subscription::{Delivery, Subscription},
     state::AppState,
     wire::{Binary, event_body, frame},
 };
 
-/// Bytes of events in one answer. One event always fits.
-const ANSWER_BYTES: usize = 1 << 20;
+/// Bytes of events in one answer, which a reader that has stopped keeps. One event always fits.
+const ANSWER_BYTES: usize = 128 << 10;
 
 /// What catching up may take beyond the time that the client waits: `wait=0` asks for what is there, and reading it
 /// takes a moment.
@@ -35,11 +36,14 @@ const CATCH_UP: Duration = Duration::from_secs(10);
 
 pub(super) async fn poll(
     app: &AppState,
+    address: IpAddr,
     caller: Caller,
     after: After,
     limit: usize,
     wait: Duration,
 ) -> Result<Response, Problem> {
+    let mut connection = app.limits.connect(Door::LongPoll, address)?;
+    connection.of_user(&caller.user_id)?;
     let deadline = Instant::now() + wait.min(caller.expires_in());
     let asked = match &after {
         After::Cursor(cursor) => Some(cursor.clone()),
@@ -47,21 +51,19 @@ pub(super) async fn poll(
     };
     let subscription = app.hub.subscribe(caller.user_id, after).await;
     let mut subscription = subscription.map_err(|starting| Problem::new(Code::Starting).detail(starting))?;
-    let mut page: Option<Page> = None;
-    take(&mut page, subscription.next().await)?;
-    if let (Some(page), Some(asked)) = (&mut page, asked) {
+    let mut page = match subscription.next().await {
         // Where an epoch has begun since, `ready` names the same place in the new one.
-        page.prev = asked;
-    }
+        Delivery::Ready { cursor, head } => Page::new(asked.unwrap_or_else(|| cursor.clone()), cursor, head),
+        other => return Err(refusal(other)),
+    };
     let mut more = collect(&mut subscription, &mut page, limit, deadline + CATCH_UP).await?;
-    while !more && page.as_ref().is_none_or(|page| page.events.is_empty()) {
+    while !more && page.events.is_empty() {
         let Ok(delivery) = timeout_at(deadline, subscription.next()).await else {
             break;
         };
-        take(&mut page, delivery)?;
+        page.take(delivery)?;
         more = collect(&mut subscription, &mut page, limit, deadline + CATCH_UP).await?;
     }
-    let mut page = page.ok_or_else(|| Problem::new(Code::Unavailable))?;
     if !more {
         // A quiet user moves on too: the next poll looks no further back than this one did.
         page.cursor = subscription.examined();
@@ -72,11 +74,11 @@ pub(super) async fn poll(
 /// Takes what is at hand, until the page is full or there is no more. Returns whether there may be more.
 async fn collect(
     subscription: &mut Subscription,
-    page: &mut Option<Page>,
+    page: &mut Page,
     limit: usize,
     deadline: Instant,
 ) -> Result<bool, Problem> {
-    while !page.as_ref().is_some_and(|page| page.is_full(limit)) {
+    while !page.is_full(limit) {
         let delivery = match timeout_at(deadline, subscription.next_at_hand()).await {
             Ok(Some(delivery)) => delivery,
             Ok(None) => return Ok(false),
@@ -84,66 +86,60 @@ async fn collect(
         };
         // What was read before the server began to close is not lost to the client, only left for the next poll.
         let closing = matches!(delivery, Delivery::Closing { .. });
-        if closing && page.as_ref().is_some_and(|page| !page.events.is_empty()) {
+        if closing && !page.events.is_empty() {
             return Ok(true);
         }
-        take(page, delivery)?;
+        page.take(delivery)?;
     }
     Ok(true)
 }
 
-fn take(page: &mut Option<Page>, delivery: Delivery) -> Result<(), Problem> {
-    match (delivery, page) {
-        (Delivery::Ready { cursor, head }, page) => *page = Some(Page::new(cursor, head)),
-        (
-            Delivery::Reset {
-                cursor,
-                reason,
-                oldest,
-            },
-            _,
-        ) => {
-            let fields = json!({"cursor": cursor.to_string(), "reason": reason.as_str(), "oldest": oldest});
-            let fields = if let serde_json::Value::Object(fields) = fields {
-                fields
-            } else {
-                Map::new()
-            };
-            return Err(Problem {
-                fields,
+/// What ends a poll: what is neither an event nor a heartbeat.
+fn refusal(delivery: Delivery) -> Problem {
+    match delivery {
+        Delivery::Reset {
+            cursor,
+            reason,
+            oldest,
+        } => {
+            let fields = [
+                ("cursor", json!(cursor.to_string())),
+                ("reason", json!(reason.as_str())),
+                ("oldest", json!(oldest)),
+            ];
+            Problem {
+                fields: fields
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .into_iter()
+                    .collect(),
                 ..Problem::new(Code::CursorReset)
-            });
+            }
         }
-        (Delivery::Closing { code, retry_after }, _) => {
-            return Err(Problem::new(Code::of_closing(code)).retry_after(retry_after.max(1)));
+        Delivery::Closing { code, retry_after } => {
+            Problem::new(Code::of_closing(code)).retry_after(retry_after.max(1))
         }
-        (Delivery::Event { cursor, event, .. }, Some(page)) => {
-            page.push(cursor, &event_body(&event, &mut Binary::Base64))
-        }
-        (Delivery::Heartbeat { cursor, .. }, Some(page)) => page.cursor = cursor,
-        // The first delivery is ready or reset.
-        (Delivery::Event { .. } | Delivery::Heartbeat { .. }, None) => {
-            return Err(Problem::new(Code::Internal));
+        // A subscription begins once, and with nothing else.
+        Delivery::Ready { .. } | Delivery::Event { .. } | Delivery::Heartbeat { .. } => {
+            Problem::new(Code::Internal)
         }
     }
-    Ok(())
 }
 
 struct Page {
     events: Vec<String>,
     bytes: usize,
-    /// The `cursor` of the event before, or that of `ready`.
+    /// The `cursor` of the event before, or the one that was asked after.
     prev: Cursor,
     cursor: Cursor,
     head: Position,
 }
 
 impl Page {
-    fn new(cursor: Cursor, head: Position) -> Self {
+    fn new(prev: Cursor, cursor: Cursor, head: Position) -> Self {
         Self {
             events: Vec::new(),
             bytes: 0,
-            prev: cursor.clone(),
+            prev,
             cursor,
             head,
         }
@@ -151,6 +147,17 @@ impl Page {
 
     fn is_full(&self, limit: usize) -> bool {
         self.events.len() >= limit || self.bytes >= ANSWER_BYTES
+    }
+
+    fn take(&mut self, delivery: Delivery) -> Result<(), Problem> {
+        match delivery {
+            Delivery::Event { cursor, event, .. } => {
+                self.push(cursor, &event_body(&event, &mut Binary::Base64))
+            }
+            Delivery::Heartbeat { cursor, .. } => self.cursor = cursor,
+            other => return Err(refusal(other)),
+        }
+        Ok(())
     }
 
     fn push(&mut self, cursor: Cursor, body: &str) {

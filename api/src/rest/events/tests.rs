@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::{
     auth::Caller,
-    testing::{SECRET, Server, Setup, get, read_chunk, read_until},
+    limits::LimitsOptions,
+    testing::{SECRET, Server, Setup, get, limits, read_chunk, read_until},
 };
 
 fn stream(user: &str, query: &str) -> Request<Body> {
@@ -157,12 +158,109 @@ async fn a_stream_ends_with_its_token() {
     let end = "event: closing\ndata: {\"code\":\"token_expired\",\"retry_after\":0}\n\n";
     let rest = read_until(&mut body, end).await;
     assert!(rest.contains("event: heartbeat\n"), "{rest}");
+    let expiring = format!(
+        "event: expiring\ndata: {}\n\n",
+        json!({"expires_at": claims["exp"]})
+    );
+    assert!(
+        rest.starts_with(&expiring),
+        "less than a minute was left from the beginning: {rest}"
+    );
+    assert_eq!(rest.matches("expiring").count(), 1, "{rest}");
     assert!(
         (20..=26).contains(&begun.elapsed().as_secs()),
         "{:?}",
         begun.elapsed()
     );
     assert_eq!(read_chunk(&mut body).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_says_a_minute_before_its_token_ends_that_it_does() {
+    let server = Server::new();
+    let claims = json!({"sub": "bob", "exp": get_current_timestamp() + 200});
+    let token = jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap();
+    let mut request = stream("bob", "");
+    request
+        .headers_mut()
+        .insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let (mut body, _) = begin(&server, request).await;
+    let begun = Instant::now();
+    let expiring = format!(
+        "event: expiring\ndata: {}\n\n",
+        json!({"expires_at": claims["exp"]})
+    );
+    read_until(&mut body, &expiring).await;
+    assert!(
+        (135..=140).contains(&begun.elapsed().as_secs()),
+        "{:?}",
+        begun.elapsed()
+    );
+    // The stream goes on, with its chain as it was.
+    let rest = read_until(&mut body, "}\n\n").await;
+    assert!(rest.contains("event: heartbeat\n"), "{rest}");
+    read_until(&mut body, "{\"code\":\"token_expired\",\"retry_after\":0}\n\n").await;
+    assert!(
+        (200..=206).contains(&begun.elapsed().as_secs()),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+const TOO_MANY: &str = "retry: 2000\n\nretry: 5000\n\nevent: closing\n\
+     data: {\"code\":\"too_many_connections\",\"retry_after\":5}\n\n";
+
+#[tokio::test]
+async fn a_user_has_so_many_streams_and_polls() {
+    let server = Server::with(Setup {
+        limits: LimitsOptions {
+            connections_per_user: 1,
+            ..limits()
+        },
+        ..Setup::default()
+    });
+    let (body, _) = begin(&server, stream("bob", "")).await;
+    let (mut refused, last) = begin(&server, stream("bob", "")).await;
+    assert_eq!(last, TOO_MANY);
+    assert_eq!(read_chunk(&mut refused).await, None);
+    let poll = server.get("bob", "/v1/events?wait=0").await;
+    assert_eq!(
+        (poll.status.as_u16(), poll.code(), poll.header("retry-after")),
+        (503, "too_many_connections", "5")
+    );
+    assert_eq!(server.get("carol", "/v1/events?wait=0").await.status, 200);
+    drop(body);
+    assert_eq!(server.get("bob", "/v1/events?wait=0").await.status, 200);
+    let (_body, first) = begin(&server, stream("bob", "")).await;
+    assert!(first.contains("event: ready"), "{first}");
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_streams_and_polls_of_all_its_users() {
+    let server = Server::with(Setup {
+        limits: LimitsOptions {
+            connections_per_address: 1,
+            ..limits()
+        },
+        ..Setup::default()
+    });
+    let from = |address: &'static str, mut request: Request<Body>| {
+        request
+            .headers_mut()
+            .insert("x-forwarded-for", address.parse().unwrap());
+        request
+    };
+    let (body, _) = begin(&server, from("192.0.2.1", stream("bob", ""))).await;
+    let (_, last) = begin(&server, from("192.0.2.1", stream("carol", ""))).await;
+    assert_eq!(last, TOO_MANY);
+    let poll = || get("carol", "/v1/events?wait=0");
+    assert_eq!(
+        server.call(from("192.0.2.1", poll())).await.code(),
+        "too_many_connections"
+    );
+    assert_eq!(server.call(from("192.0.2.2", poll())).await.status, 200);
+    drop(body);
+    assert_eq!(server.call(from("192.0.2.1", poll())).await.status, 200);
 }
 
 #[tokio::test]

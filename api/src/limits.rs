@@ -1,0 +1,127 @@
+//! What one user, one address, and all requests together may take of this node.
+//!
+//! Each limit refuses with a code of its own and says when to come again, and each refusal is counted
+//! ([`metrics`](crate::metrics)). All of them hold for one node: behind a proxy that spreads clients over several,
+//! a client may have as much of each. None of them queues: what waits would hold what is scarce.
+//!
+//! | what | refusal |
+//! |---|---|
+//! | the sends of a user in a second | `rate_limited` |
+//! | the streams, long polls and sockets of a user | `too_many_connections` |
+//! | those of an address | `too_many_connections` |
+//! | the bytes of all bodies that are read | `overloaded` |
+//! | the head of a request | `headers_too_large` |
+//!
+//! The limit of an address is there for what comes before it is known who calls, so it is generous: many people share
+//! an address. It does not hold for an address that is itself a trusted proxy: that is what everybody has behind a
+//! proxy that does not say for whom it speaks, and the limit of one would be the limit of all.
+
+mod address;
+mod bodies;
+mod connections;
+mod head;
+mod sends;
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::http::{HeaderMap, Uri};
+use chat_domain::ids::UserId;
+use tokio::sync::OwnedSemaphorePermit;
+
+pub use self::{
+    address::{ClientAddress, TrustedProxies, find_client},
+    connections::Connection,
+    head::{HEAD_LIMIT, bound_head},
+};
+use self::{bodies::Bodies, connections::Connections, sends::Sends};
+use crate::{problem::Problem, rest::events};
+
+/// The doors, as limits and metrics name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// All of HTTP but `/v1/events`.
+    Rest,
+    Sse,
+    LongPoll,
+    SocketIo,
+}
+
+impl Door {
+    pub const ALL: [Self; 4] = [Self::Rest, Self::Sse, Self::LongPoll, Self::SocketIo];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Sse => "sse",
+            Self::LongPoll => "long_poll",
+            Self::SocketIo => "socket_io",
+        }
+    }
+
+    /// The door that a request comes to.
+    pub fn of(uri: &Uri, headers: &HeaderMap) -> Self {
+        match uri.path() {
+            "/v1/events" => events::door(headers),
+            path if path.starts_with("/socket.io/") => Self::SocketIo,
+            _ => Self::Rest,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct LimitsOptions {
+    /// What a user may send for long.
+    pub sends_per_second: u32,
+    /// What a user may send at once, after a while of silence.
+    pub sends_burst: u32,
+    pub connections_per_user: usize,
+    pub connections_per_address: usize,
+    pub trusted_proxies: TrustedProxies,
+    /// Bytes of all bodies that are read at a time. Four of the largest always fit.
+    pub bodies: usize,
+    /// Bytes of the largest body.
+    pub body: usize,
+}
+
+/// Clones share what is taken.
+#[derive(Clone)]
+pub struct Limits(Arc<Shared>);
+
+struct Shared {
+    sends: Sends,
+    connections: Connections,
+    trusted_proxies: TrustedProxies,
+    bodies: Bodies,
+}
+
+impl Limits {
+    pub fn new(options: LimitsOptions) -> Self {
+        Self(Arc::new(Shared {
+            sends: Sends::new(options.sends_per_second, options.sends_burst),
+            connections: Connections::new(options.connections_per_user, options.connections_per_address),
+            trusted_proxies: options.trusted_proxies,
+            bodies: Bodies::new(options.bodies, options.body),
+        }))
+    }
+
+    /// Before each send, one that repeats another included: what a repeated send costs is a send.
+    pub fn admit_send(&self, user: &UserId) -> Result<(), Problem> {
+        self.0.sends.admit(user)
+    }
+
+    /// Takes a place for a stream, a long poll or a socket, before it is known whose it is.
+    pub fn connect(&self, door: Door, address: IpAddr) -> Result<Connection, Problem> {
+        let limited = !self.0.trusted_proxies.trust(address);
+        self.0.connections.connect(door, limited.then_some(address))
+    }
+
+    /// Takes the place of a body while it is read; of the largest body where its length is not known.
+    pub fn admit_body(&self, length: Option<u64>) -> Result<OwnedSemaphorePermit, Problem> {
+        self.0.bodies.admit(length)
+    }
+
+    /// For whom a request is, by its peer and what its proxies say.
+    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        self.0.trusted_proxies.client(peer, headers)
+    }
+}

@@ -1,0 +1,365 @@
+//! What one user, one address and all together may take of a node: each limit refuses with its code, says when to come
+//! again, touches nobody else, gives back what it took, and shows in the metrics.
+//!
+//! The tests connect from 127.0.0.1, which is a trusted proxy unless they say otherwise: each address they want, they
+//! have by `X-Forwarded-For`.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
+use std::{sync::Mutex, time::Duration};
+
+use chat_tests::{
+    Client, Database, Events, Frame, Kind, Problem, Reply, Server, eventually, free_port, ok, reply,
+};
+use futures_util::{StreamExt, stream};
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// As documentation has them (RFC 5737, RFC 3849).
+const HERE: &str = "192.0.2.1";
+const THERE: &str = "198.51.100.7";
+
+async fn start(settings: &[(&str, &str)]) -> (Database, Server) {
+    let database = Database::fresh(Kind::Sqlite).await;
+    let server = Server::start(&database, settings).await;
+    (database, server)
+}
+
+/// A request for `/v1/events` from an address, or from this machine's own.
+fn events_from(server: &Server, user: &str, address: Option<&str>) -> RequestBuilder {
+    let request = server.client(user).get("/v1/events");
+    match address {
+        Some(address) => request.header("X-Forwarded-For", address),
+        None => request,
+    }
+}
+
+/// A stream and the first thing that it said.
+async fn stream_from(server: &Server, user: &str, address: Option<&str>) -> (Events, Frame) {
+    let mut events = Events::open(events_from(server, user, address)).await.unwrap();
+    let first = events.next(LIMIT).await.unwrap();
+    (events, first)
+}
+
+async fn open(server: &Server, user: &str, address: Option<&str>) -> Events {
+    let (events, first) = stream_from(server, user, address).await;
+    assert_eq!(first.event, "ready", "{first:?}");
+    events
+}
+
+async fn is_open_to(server: &Server, user: &str, address: Option<&str>) -> bool {
+    stream_from(server, user, address).await.1.event == "ready"
+}
+
+/// On both forms of `/v1/events`: a stream that closes at once, and a problem.
+async fn assert_full(server: &Server, user: &str, address: Option<&str>) {
+    let (mut events, first) = stream_from(server, user, address).await;
+    assert_eq!((first.event.as_str(), first.id.as_str()), ("closing", ""));
+    assert_eq!(
+        first.data,
+        json!({"code": "too_many_connections", "retry_after": 5})
+    );
+    assert_eq!(events.next(LIMIT).await, None);
+    let refused = poll_from(server, user, address).await.unwrap_err();
+    assert_eq!(
+        (refused.status, refused.code.as_str(), refused.retry_after()),
+        (503, "too_many_connections", Some(5))
+    );
+}
+
+async fn poll_from(server: &Server, user: &str, address: Option<&str>) -> Result<Value, Problem> {
+    ok(events_from(server, user, address).query(&[("wait", "0")])).await
+}
+
+/// A stream, as soon as there is a place for it.
+async fn open_at_last(server: &Server, user: &str, address: Option<&str>) -> Events {
+    let opened = Mutex::new(None);
+    eventually("a place is given back", LIMIT, || async {
+        let (events, first) = stream_from(server, user, address).await;
+        let ready = first.event == "ready";
+        if ready {
+            *opened.lock().unwrap() = Some(events);
+        }
+        ready
+    })
+    .await;
+    opened.into_inner().unwrap().unwrap()
+}
+
+/// A long poll that waits, as soon as there is a place for it. Aborted, its connection is cut.
+async fn waiting_poll_at_last(server: &Server, admin: u16, user: &str) -> JoinHandle<Result<Value, Problem>> {
+    let poll = || {
+        let request = events_from(server, user, None).query(&[("wait", "60")]);
+        tokio::spawn(ok(request))
+    };
+    let waiting = Mutex::new(poll());
+    eventually("a long poll waits", LIMIT, || async {
+        if waiting.lock().unwrap().is_finished() {
+            *waiting.lock().unwrap() = poll();
+        }
+        value(&metrics_of(admin).await, r#"chat_connections{door="long_poll"}"#) == 1.0
+    })
+    .await;
+    waiting.into_inner().unwrap()
+}
+
+async fn metrics_of(port: u16) -> String {
+    let answer = Client::new(&format!("http://127.0.0.1:{port}"), "").get("/metrics");
+    let Reply { status, body, .. } = reply(answer).await;
+    assert_eq!(status, 200);
+    body.as_str().unwrap().to_string()
+}
+
+/// The value behind a name with its labels, 0 where it is not shown yet.
+fn value(shown: &str, name: &str) -> f64 {
+    let line = shown
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_sends_too_much_is_let_in_again_after_the_wait() {
+    let (_database, server) = start(&[("CHAT_SENDS_PER_SECOND", "1"), ("CHAT_SENDS_BURST", "5")]).await;
+    let alice = server.client("alice");
+    let sends = stream::iter(0..100).map(|n| {
+        let alice = alice.clone();
+        async move { alice.send("bob", &n.to_string(), Some(&format!("key-{n}"))).await }
+    });
+    let answers: Vec<_> = sends.buffer_unordered(10).collect().await;
+    let recorded = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!((5..100).contains(&recorded), "{recorded} of 100 were recorded");
+    let mut wait = 0;
+    for refused in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+        assert_eq!((refused.status, refused.code.as_str()), (429, "rate_limited"));
+        assert_eq!(refused.body["retry_after"].as_u64(), refused.retry_after());
+        wait = wait.max(refused.retry_after().unwrap());
+    }
+    assert!(wait >= 1);
+    let carol = server.client("carol");
+    carol.send("bob", "of another user", None).await.unwrap();
+
+    // The promise is about this time and no other.
+    tokio::time::sleep(Duration::from_secs(wait)).await;
+    alice.send("bob", "after the wait", None).await.unwrap();
+    let history = alice.history(&[("with", "bob"), ("limit", "200")]).await.unwrap();
+    let messages = history["messages"].as_array().unwrap().len();
+    assert_eq!(messages, recorded + 1, "what was refused was not recorded");
+    // Reading and receipts are no sends.
+    let bob = server.client("bob");
+    let last = history["messages"][0]["_id"].as_i64().unwrap();
+    for _ in 0..20 {
+        bob.receipt("read", last).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_send_that_is_repeated_counts_as_one() {
+    let (_database, server) = start(&[("CHAT_SENDS_PER_SECOND", "1"), ("CHAT_SENDS_BURST", "3")]).await;
+    let alice = server.client("alice");
+    let first = alice.send("bob", "hi", Some("key")).await.unwrap();
+    let mut refused = 0;
+    for _ in 0..100 {
+        match alice.send("bob", "hi", Some("key")).await {
+            Ok(again) => assert_eq!(again["_id"], first["_id"]),
+            Err(problem) => {
+                assert_eq!(problem.code, "rate_limited");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_has_so_many_connections_and_gets_their_places_back() {
+    let port = free_port();
+    let admin = format!("127.0.0.1:{port}");
+    let (_database, server) =
+        start(&[("CHAT_CONNECTIONS_PER_USER", "3"), ("CHAT_ADMIN_LISTEN", &admin)]).await;
+    let first = open(&server, "alice", Some(HERE)).await;
+    let _second = open(&server, "alice", Some(THERE)).await;
+    let third = waiting_poll_at_last(&server, port, "alice").await;
+    assert_full(&server, "alice", None).await;
+    assert_full(&server, "alice", Some(HERE)).await;
+    assert!(is_open_to(&server, "bob", Some(HERE)).await);
+    // What needs no connection that stays goes on.
+    let alice = server.client("alice");
+    alice.send("bob", "hi", None).await.unwrap();
+    // The poll has its event, and with it its end.
+    let page = third.await.unwrap().unwrap();
+    assert_eq!(page["events"].as_array().unwrap().len(), 1);
+
+    let fourth = open_at_last(&server, "alice", None).await;
+    assert_full(&server, "alice", None).await;
+    drop(fourth);
+    let _fifth = open_at_last(&server, "alice", None).await;
+    assert_full(&server, "alice", None).await;
+    drop(first);
+    let sixth = waiting_poll_at_last(&server, port, "alice").await;
+    assert_full(&server, "alice", None).await;
+    sixth.abort();
+    let _seventh = open_at_last(&server, "alice", None).await;
+    assert_full(&server, "alice", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_has_so_many_connections_of_all_its_users() {
+    let (_database, server) = start(&[("CHAT_CONNECTIONS_PER_ADDRESS", "2")]).await;
+    let first = open(&server, "alice", Some(HERE)).await;
+    // What a client has written before what the proxy adds says nothing.
+    let _second = open(&server, "bob", Some(&format!("{THERE}, {HERE}"))).await;
+    assert_full(&server, "carol", Some(HERE)).await;
+    assert_full(&server, "alice", Some(&format!("{THERE},{HERE}:4711"))).await;
+    assert!(is_open_to(&server, "alice", Some(THERE)).await);
+    drop(first);
+    open_at_last(&server, "carol", Some(HERE)).await;
+
+    // One network of IPv6 is one address.
+    let _third = open(&server, "alice", Some("2001:db8:0:1::1")).await;
+    let _fourth = open(&server, "alice", Some("2001:db8:0:1:ffff::2")).await;
+    assert_full(&server, "alice", Some("2001:db8:0:1::3")).await;
+    assert!(is_open_to(&server, "alice", Some("2001:db8:0:2::1")).await);
+
+    // The proxy's own address is everybody's who comes through one that says nothing.
+    let mut many = Vec::new();
+    for _ in 0..5 {
+        many.push(open(&server, "alice", None).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_no_trusted_proxy_speaks_for_itself_only() {
+    let (_database, server) = start(&[
+        ("CHAT_CONNECTIONS_PER_ADDRESS", "2"),
+        ("CHAT_TRUSTED_PROXIES", ""),
+    ])
+    .await;
+    let first = open(&server, "alice", Some(HERE)).await;
+    let _second = open(&server, "bob", Some(THERE)).await;
+    assert_full(&server, "carol", Some("203.0.113.5")).await;
+    assert_full(&server, "carol", None).await;
+    drop(first);
+    open_at_last(&server, "carol", None).await;
+    server.client("alice").get("/nothing").send().await.unwrap();
+    eventually("the log names the peer", LIMIT, || async {
+        server.log().contains("client.address=127.0.0.1")
+    })
+    .await;
+    assert!(!server.log().contains(HERE), "{}", server.log());
+}
+
+/// Requests whose bodies are announced and do not come.
+async fn endless_bodies(server: &Server, count: usize) -> Vec<TcpStream> {
+    let head = format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
+        server.token("mallory")
+    );
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    streams
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_refusal_shows_in_the_metrics() {
+    let port = free_port();
+    let admin = format!("127.0.0.1:{port}");
+    let settings = [
+        ("CHAT_ADMIN_LISTEN", admin.as_str()),
+        // Sixteen of the largest bodies (six times this and 4096) fit exactly.
+        ("CHAT_CONTENT_LIMIT", "10240"),
+        ("CHAT_BODIES_LIMIT", "1048576"),
+        ("CHAT_CONNECTIONS_PER_USER", "1"),
+        ("CHAT_CONNECTIONS_PER_ADDRESS", "1"),
+        ("CHAT_SENDS_PER_SECOND", "1"),
+        ("CHAT_SENDS_BURST", "1"),
+    ];
+    let (_database, server) = start(&settings).await;
+    let rejections = async |code: &str, door: &str| {
+        let name = format!(r#"chat_rejections_total{{code="{code}",door="{door}"}}"#);
+        value(&metrics_of(port).await, &name)
+    };
+
+    // A user, then an address.
+    let held = open(&server, "alice", Some(HERE)).await;
+    assert_full(&server, "alice", Some(THERE)).await;
+    assert_full(&server, "bob", Some(HERE)).await;
+    for door in ["sse", "long_poll"] {
+        assert_eq!(rejections("too_many_connections", door).await, 2.0, "{door}");
+    }
+    assert_eq!(
+        value(&metrics_of(port).await, r#"chat_connections{door="sse"}"#),
+        1.0
+    );
+    drop(held);
+    eventually("the stream is not counted any more", LIMIT, || async {
+        value(&metrics_of(port).await, r#"chat_connections{door="sse"}"#) == 0.0
+    })
+    .await;
+
+    let mut refused = 0;
+    while refused < 3 {
+        let sent = server.client("alice").send("bob", "hi", None).await;
+        refused += usize::from(sent.is_err_and(|problem| problem.code == "rate_limited"));
+    }
+    assert_eq!(rejections("rate_limited", "rest").await, 3.0);
+    assert!(value(&metrics_of(port).await, "chat_sends_total") >= 1.0);
+
+    for path in ["/v1/conversations", "/v1/events"] {
+        let request = server
+            .client("alice")
+            .get(path)
+            .header("x-large", "x".repeat(17 << 10));
+        let answer = reply(request).await;
+        assert_eq!(
+            (answer.status, &answer.body["code"]),
+            (431, &json!("headers_too_large"))
+        );
+    }
+    for door in ["rest", "long_poll"] {
+        assert_eq!(rejections("headers_too_large", door).await, 1.0, "{door}");
+    }
+
+    // A body of which nobody knows the length takes the place of the largest one.
+    let held = endless_bodies(&server, 60).await;
+    let mut users = 0;
+    eventually("no place is left for a body", LIMIT, || {
+        users += 1;
+        let client = server.client(&format!("user{users}"));
+        async move {
+            let sent = client.send("bob", "hi", None).await;
+            sent.is_err_and(|problem| {
+                assert_eq!(
+                    (problem.status, problem.code.as_str(), problem.retry_after()),
+                    (503, "overloaded", Some(1))
+                );
+                true
+            })
+        }
+    })
+    .await;
+    assert!(rejections("overloaded", "rest").await >= 1.0);
+    drop(held);
+    eventually("the places of bodies that were cut are free", LIMIT, || {
+        users += 1;
+        let client = server.client(&format!("user{users}"));
+        async move { client.send("bob", "hi", None).await.is_ok() }
+    })
+    .await;
+
+    let nobody = Client::new(&server.url(), "").get("/v1/messages");
+    assert_eq!(reply(nobody).await.status, 401);
+    assert_eq!(rejections("token_missing", "rest").await, 1.0);
+    let shown = metrics_of(port).await;
+    for private in ["alice", HERE, "/v1/"] {
+        assert!(!shown.contains(private), "{private} in {shown}");
+    }
+}
