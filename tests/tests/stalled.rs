@@ -1,0 +1,434 @@
+//! Clients that stop reading, by the thousand, through each door: they cost the others nothing and the server little,
+//! are thrown out, and hold up no shutdown. And sessions that are begun and abandoned, which leave nothing behind.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+#![expect(
+    clippy::print_stdout,
+    reason = "the figures of a run, for who wants to see them"
+)]
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use chat_tests::{
+    Client, Database, Kind, Server, eventually,
+    listener::{Door, Listener, Step},
+    socketio::SocketIo,
+};
+use futures_util::{StreamExt, stream};
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    sync::{Mutex, mpsc},
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const READERS: usize = 1000;
+
+/// Whose the readers are, in turn.
+const USERS: usize = 20;
+
+/// What each reader has to get: more than all buffers on the way hold.
+const MESSAGES: usize = 60;
+const BYTES: usize = 4096;
+
+/// These tests measure: they take turns.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// A reader that has stopped. Dropped, its connection is closed.
+enum Stalled {
+    Connection { _open: TcpStream },
+    Socket(Box<SocketIo>),
+}
+
+impl Stalled {
+    /// What is on its way to it stands still once there is something.
+    async fn connect(server: &Server, http: &reqwest::Client, door: Door, user: &str) -> Stalled {
+        let (token, url) = (server.token(user), server.url());
+        let request = |query: &str, accept: &str| {
+            format!(
+                "GET /v1/events{query} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\naccept: {accept}\r\n\r\n",
+                &url["http://".len()..]
+            )
+        };
+        let request = match door {
+            Door::Stream => request("", "text/event-stream"),
+            Door::LongPoll => request("?after=0&limit=200", "application/json"),
+            Door::Websocket => {
+                let socket = SocketIo::open_over(narrow_connection(server.port()).await, &url).await;
+                let mut socket = socket.unwrap();
+                socket.log_in(&token, None).await.unwrap();
+                return Stalled::Socket(Box::new(socket));
+            }
+            Door::Polling => {
+                let mut socket = SocketIo::open_polling(http.clone(), &url).await.unwrap();
+                socket.log_in(&token, None).await.unwrap();
+                return Stalled::Socket(Box::new(socket));
+            }
+        };
+        let mut connection = narrow_connection(server.port()).await;
+        connection.write_all(request.as_bytes()).await.unwrap();
+        // Only the head, or the stream may not have begun.
+        connection.read_exact(&mut [0; 64]).await.unwrap();
+        Stalled::Connection { _open: connection }
+    }
+
+    /// Whether the server still has it.
+    async fn is_there(&mut self) -> bool {
+        match self {
+            Stalled::Socket(socket) => socket.write("3").await,
+            Stalled::Connection { .. } => true,
+        }
+    }
+}
+
+/// A connection that holds little on the way: a small window, and segments so small that the server's side of the
+/// kernel buffers little as well.
+async fn narrow_connection(port: u16) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(1024).unwrap();
+    socket.set_tcp_mss(536).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpSocket::from_std_stream(socket.into())
+        .connect(address)
+        .await
+        .unwrap()
+}
+
+fn user(number: usize) -> String {
+    format!("stalled-{}", number % USERS)
+}
+
+/// Connects so many readers through a door, gives each of them more than it takes, and waits until they stand still.
+async fn stalled(server: &Server, http: &reqwest::Client, door: Door, readers: usize) -> Vec<Stalled> {
+    // A long poll finds it in the log.
+    if door == Door::LongPoll {
+        feed(server).await;
+    }
+    let before = narrow_and_full(server.port());
+    let connecting = (0..readers).map(|number| {
+        let user = user(number);
+        async move { Stalled::connect(server, http, door, &user).await }
+    });
+    let stalled: Vec<_> = stream::iter(connecting).buffer_unordered(50).collect().await;
+    if door != Door::LongPoll {
+        feed(server).await;
+    }
+    if door != Door::Polling {
+        eventually("all of them stand still", LIMIT, || async {
+            narrow_and_full(server.port()) >= before + readers
+        })
+        .await;
+    }
+    stalled
+}
+
+async fn feed(server: &Server) {
+    let text = "x".repeat(BYTES);
+    let sends = (0..USERS * MESSAGES).map(|number| {
+        let (client, user, text) = (server.client("filler"), user(number), &text);
+        async move { client.send(&user, text, None).await.unwrap() }
+    });
+    stream::iter(sends)
+        .buffer_unordered(20)
+        .for_each(async |_| {})
+        .await;
+}
+
+/// How many established connections of a server have something that their clients do not take.
+fn narrow_and_full(port: u16) -> usize {
+    const ESTABLISHED: &str = "01";
+    const FULL: u64 = 8 << 10;
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let here = format!(":{port:04X}");
+    let is_full = |line: &&str| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let [_, local, _, state, queues, ..] = columns[..] else {
+            return false;
+        };
+        let waiting = queues
+            .split_once(':')
+            .map(|(sent, _)| u64::from_str_radix(sent, 16));
+        local.ends_with(&here) && state == ESTABLISHED && waiting.is_some_and(|w| w.is_ok_and(|w| w > FULL))
+    };
+    table.lines().filter(is_full).count()
+}
+
+/// A figure of `/proc/PID/status`, in kB.
+fn memory(server: &Server, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Five people who write to five others, and how long it takes.
+struct Pairs {
+    senders: Vec<Client>,
+    begun: Instant,
+    arrivals: mpsc::Receiver<Duration>,
+}
+
+impl Pairs {
+    const PAIRS: usize = 5;
+    const PACE: Duration = Duration::from_millis(2);
+    const SENDS: usize = 1000;
+
+    async fn start(server: &Server, door: Door) -> Pairs {
+        let (arrived, arrivals) = mpsc::channel(Self::SENDS);
+        let begun = Instant::now();
+        for pair in 0..Self::PAIRS {
+            let token = server.token(&format!("receiver-{pair}"));
+            let mut listener = Listener::connect(door, &server.url(), &token, None)
+                .await
+                .unwrap();
+            let arrived = arrived.clone();
+            tokio::spawn(async move {
+                // Until the server ends.
+                while let Some(step) = listener.next().await {
+                    let Step::Event(event) = step else { continue };
+                    let sent_at = event["message"]["text"].as_str().unwrap().parse().unwrap();
+                    let latency = begun.elapsed().saturating_sub(Duration::from_micros(sent_at));
+                    if arrived.send(latency).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let senders = (0..Self::PAIRS).map(|pair| server.client(&format!("sender-{pair}")));
+        Pairs {
+            senders: senders.collect(),
+            begun,
+            arrivals,
+        }
+    }
+
+    /// Sends at its pace, whether or not it is answered, until all has arrived; the time that 99 % took at most.
+    async fn measure(&mut self) -> Duration {
+        let mut pace = interval(Self::PACE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        for number in 0..Self::SENDS {
+            pace.tick().await;
+            let pair = number % Self::PAIRS;
+            let client = self.senders[pair].clone();
+            let text = self.begun.elapsed().as_micros().to_string();
+            tokio::spawn(async move {
+                client
+                    .send(&format!("receiver-{pair}"), &text, None)
+                    .await
+                    .unwrap()
+            });
+        }
+        let mut latencies = Vec::new();
+        while latencies.len() < Self::SENDS {
+            latencies.push(timeout(LIMIT, self.arrivals.recv()).await.unwrap().unwrap());
+        }
+        latencies.sort();
+        latencies[Self::SENDS * 99 / 100]
+    }
+}
+
+async fn a_thousand_stalled_readers_cost_the_others_nothing(door: Door) {
+    const LEAST_ROUNDS: usize = 2;
+    /// The machine does other things too: a round that was disturbed is made up for by another one.
+    const MOST_ROUNDS: usize = 8;
+    const WINDOWS: usize = 2;
+    const MOST: f64 = 1.2;
+    const KILOBYTES: u64 = 256;
+    let _turn = TURN.lock().await;
+    let database = Database::fresh(Kind::Sqlite).await;
+    let settings = [
+        ("CHAT_LOG", "warn"),
+        ("CHAT_STALL_TIMEOUT_S", "20"),
+        ("CHAT_PING_INTERVAL_S", "20"),
+        ("CHAT_PING_TIMEOUT_S", "20"),
+    ];
+    let server = Server::start(&database, &settings).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut pairs = Pairs::start(&server, door).await;
+    // What the server needs for the work itself is not theirs.
+    feed(&server).await;
+    pairs.measure().await;
+    let before = memory(&server, "VmRSS");
+
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    let ratio = |without: &[Duration], with: &[Duration]| {
+        let best = |of: &[Duration]| of.iter().min().unwrap().as_secs_f64();
+        best(with) / best(without)
+    };
+    let mut readers;
+    let (mut rounds, mut peak) = (0, 0);
+    loop {
+        rounds += 1;
+        for _ in 0..WINDOWS {
+            without.push(pairs.measure().await);
+        }
+        readers = stalled(&server, &http, door, READERS).await;
+        for _ in 0..WINDOWS {
+            with.push(pairs.measure().await);
+        }
+        if rounds == 1 {
+            // Later there may be some of the round before.
+            peak = memory(&server, "VmHWM");
+        }
+        if rounds == MOST_ROUNDS || (rounds >= LEAST_ROUNDS && ratio(&without, &with) <= MOST) {
+            break;
+        }
+        drop(readers);
+        eventually("they are gone", LIMIT, || async {
+            narrow_and_full(server.port()) == 0
+        })
+        .await;
+    }
+    let each = (peak - before) / READERS as u64;
+    println!(
+        "{door:?}: 99 % within {without:?} without and {with:?} with {READERS} stalled readers; \
+         {before} kB, {peak} kB at the peak, {each} kB each"
+    );
+    assert!(each <= KILOBYTES, "{each} kB each");
+    assert!(ratio(&without, &with) <= MOST, "{without:?} {with:?}");
+
+    eventually("all of them are thrown out", LIMIT, || async {
+        narrow_and_full(server.port()) == 0
+    })
+    .await;
+    if door == Door::Polling {
+        for mut reader in readers {
+            let begun = Instant::now();
+            while reader.is_there().await {
+                assert!(
+                    begun.elapsed() < LIMIT,
+                    "a session that nobody polls is still there"
+                );
+            }
+        }
+    }
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+}
+
+mod a_thousand_stalled_readers_cost_the_others_nothing_and_are_thrown_out {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn stream() {
+        a_thousand_stalled_readers_cost_the_others_nothing(Door::Stream).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn long_poll() {
+        a_thousand_stalled_readers_cost_the_others_nothing(Door::LongPoll).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn websocket() {
+        a_thousand_stalled_readers_cost_the_others_nothing(Door::Websocket).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn polling() {
+        a_thousand_stalled_readers_cost_the_others_nothing(Door::Polling).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stalled_readers_do_not_hold_up_the_end_of_the_server() {
+    const EACH: usize = 250;
+    const SHUTDOWN: Duration = Duration::from_secs(4);
+    let _turn = TURN.lock().await;
+    let database = Database::fresh(Kind::Sqlite).await;
+    let limit = SHUTDOWN.as_secs().to_string();
+    let settings = [("CHAT_LOG", "warn"), ("CHAT_SHUTDOWN_TIMEOUT_S", limit.as_str())];
+    let mut server = Server::start(&database, &settings).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut all = Vec::new();
+    for door in Door::ALL {
+        all.extend(stalled(&server, &http, door, EACH).await);
+    }
+    let begun = Instant::now();
+    server.stop().await;
+    println!(
+        "ended after {:?} with {} stalled readers",
+        begun.elapsed(),
+        all.len()
+    );
+    // A second more, for what is to be done after the limit.
+    assert!(
+        begun.elapsed() < SHUTDOWN + Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_abandoned_sessions_leave_nothing_behind() {
+    const WAVES: usize = 10;
+    const SESSIONS: usize = 10_000;
+    const CONNECTIONS: usize = 20;
+    /// Of all waves after the first two: 100 bytes for each session would be more.
+    const SLACK_KB: u64 = 8 << 10;
+    let _turn = TURN.lock().await;
+    let database = Database::fresh(Kind::Sqlite).await;
+    let settings = [
+        ("CHAT_LOG", "warn"),
+        ("CHAT_PING_INTERVAL_S", "1"),
+        ("CHAT_PING_TIMEOUT_S", "1"),
+    ];
+    let server = Server::start(&database, &settings).await;
+    let begun = Instant::now();
+    let mut after = Vec::new();
+    for _ in 0..WAVES {
+        let port = server.port();
+        let opening = (0..CONNECTIONS).map(|_| tokio::spawn(abandon(port, SESSIONS / CONNECTIONS)));
+        let mut last = String::new();
+        for opened in opening.collect::<Vec<_>>() {
+            last = opened.await.unwrap();
+        }
+        // They end in the order in which they began, more or less.
+        let client = server.client("nobody");
+        eventually("the last session of the wave is gone", LIMIT, || async {
+            let path = format!("/socket.io/?EIO=4&transport=polling&sid={last}");
+            chat_tests::reply(client.post(&path).body("3")).await.status == 400
+        })
+        .await;
+        after.push(memory(&server, "VmRSS"));
+    }
+    println!(
+        "{} sessions in {:?}; kB after each wave: {after:?}",
+        WAVES * SESSIONS,
+        begun.elapsed()
+    );
+    let first = after[..2].iter().max().unwrap();
+    let last = after.last().unwrap();
+    assert!(*last <= first + SLACK_KB, "{after:?}");
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+}
+
+/// Does engine.io's handshake again and again on one connection; gives the last session.
+async fn abandon(port: u16, sessions: usize) -> String {
+    const REQUEST: &[u8] = b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
+    let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    let mut answer = Vec::new();
+    for _ in 0..sessions {
+        connection.write_all(REQUEST).await.unwrap();
+        answer.clear();
+        // The open packet is JSON, the last thing of the answer, and the only one with braces.
+        while !answer.ends_with(b"}") {
+            assert_ne!(connection.read_buf(&mut answer).await.unwrap(), 0, "it closed");
+        }
+        assert!(
+            answer.starts_with(b"HTTP/1.1 200"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    let body = answer.split(|byte| *byte == b'\n').next_back().unwrap();
+    let open: Value = serde_json::from_slice(&body[1..]).unwrap();
+    open["sid"].as_str().unwrap().to_string()
+}
