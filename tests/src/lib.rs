@@ -23,11 +23,14 @@ pub mod chatter;
 pub mod counting;
 pub mod inside;
 pub mod keyed;
-pub mod observed;
+pub mod listener;
 pub mod logs;
+pub mod nginx;
+pub mod observed;
 pub mod plain;
 pub mod ports;
 pub mod raw;
+pub mod socketio;
 pub mod unlocked;
 pub mod veil;
 
