@@ -443,7 +443,7 @@ async fn a_socket_that_is_gone_without_a_word_gives_its_place_back() {
         let (_database, server) = start(&[
             ("CHAT_CONNECTIONS_PER_USER", "1"),
             ("CHAT_PING_INTERVAL_S", "1"),
-            ("CHAT_PING_TIMEOUT_S", "1"),
+            ("CHAT_PING_TIMEOUT_S", "3"),
         ])
         .await;
         // It is not read from, so no ping is answered, and its connection stays.
