@@ -35,6 +35,11 @@ const NEXT_HEAD: Duration = Duration::from_secs(75);
 /// Silence after which a peer is asked whether it is there.
 const PROBED_AFTER: Duration = Duration::from_secs(30);
 
+/// How long what was written may stay without acknowledgement. Much more than a write may stand still: Linux counts a
+/// reader that takes little at a time, through a small window, as one that takes nothing.
+#[cfg(target_os = "linux")]
+const GONE_AFTER: Duration = Duration::from_secs(120);
+
 /// Bytes that the kernel takes before it can send them. It would take megabytes, and what is written now, a ping of
 /// socket.io's say, would reach a slow reader after all of them, and its answer too late.
 #[cfg(target_os = "linux")]
@@ -70,7 +75,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) ->
         };
         match accepted {
             Ok((stream, peer)) => {
-                prepare(&stream, shutdown.stall);
+                prepare(&stream);
                 let stream = StallGuard::new(stream, shutdown.stall, streams.token());
                 let connection = connection(stream, peer, router.clone(), shutdown.stop.clone());
                 let cut = cut.clone();
@@ -99,9 +104,9 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) ->
 }
 
 /// Events are small and each is to leave at once. A peer that is gone without a word is found by what it does not
-/// acknowledge: what is written to it in the time in which a write may stand still, or a probe where nothing is
-/// written. All of this fails where the connection is gone already.
-fn prepare(stream: &TcpStream, stall: Duration) {
+/// acknowledge: what was written to it, or a probe where nothing is written. All of this fails where the connection is
+/// gone already.
+fn prepare(stream: &TcpStream) {
     let socket = SockRef::from(stream);
     let _ = socket.set_tcp_nodelay(true);
     let probes = TcpKeepalive::new()
@@ -110,10 +115,8 @@ fn prepare(stream: &TcpStream, stall: Duration) {
     let _ = socket.set_tcp_keepalive(&probes);
     #[cfg(target_os = "linux")]
     let _ = socket
-        .set_tcp_user_timeout(Some(stall))
+        .set_tcp_user_timeout(Some(GONE_AFTER))
         .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT));
-    #[cfg(not(target_os = "linux"))]
-    let _ = stall;
 }
 
 /// An error of one connection that was gone before it was accepted is nobody's concern. All others are the

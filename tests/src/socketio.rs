@@ -382,7 +382,8 @@ impl fmt::Debug for SocketIo {
     }
 }
 
-/// How many attachments follow, and the packet: `TYPE[COUNT-][ACK]JSON`, in the namespace `/`.
+/// How many attachments follow, and the packet: `TYPE[COUNT-][NAMESPACE,][ACK]JSON`. Another namespace than `/` is
+/// passed over: nothing but a refusal comes from one.
 fn parse(packet: &str) -> (usize, Incoming) {
     let (kind, rest) = packet
         .split_at_checked(1)
@@ -392,6 +393,10 @@ fn parse(packet: &str) -> (usize, Incoming) {
             .split_once('-')
             .expect("a binary packet says how many attachments it has"),
         _ => ("0", rest),
+    };
+    let rest = match rest.split_once(',') {
+        Some((namespace, rest)) if namespace.starts_with('/') => rest,
+        _ => rest,
     };
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let (id, json) = rest.split_at(digits);

@@ -1,0 +1,262 @@
+//! A socket.io session at its edges: slow readers, readers that are gone, commands by the thousand, a chain that is
+//! begun anew, and what comes before and after the session proper.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
+use std::time::Duration;
+
+use chat_tests::{
+    Database, Kind, Server, eventually,
+    logs::{Fill, fill},
+    socketio::{Incoming, SocketIo, Transport},
+};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, interval, timeout},
+};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+async fn start(settings: &[(&str, &str)]) -> Server {
+    Server::start(&Database::fresh(Kind::Sqlite).await, settings).await
+}
+
+async fn connect(server: &Server, user: &str, after: Option<&str>) -> SocketIo {
+    SocketIo::connect(Transport::Websocket, &server.url(), &server.token(user), after)
+        .await
+        .unwrap_or_else(|refusal| panic!("{refusal}"))
+}
+
+/// A connection whose reader takes little at a time.
+async fn narrow(server: &Server) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(32 << 10).unwrap();
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], server.port()).into();
+    socket.connect(&address.into()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    TcpStream::from_std(socket.into()).unwrap()
+}
+
+/// A log of kilobytes for bob, and a server on it whose pings come every second.
+async fn with_backlog(ping_timeout_s: &str) -> Server {
+    let database = Database::fresh(Kind::Sqlite).await;
+    let settings = [
+        ("CHAT_PING_INTERVAL_S", "1"),
+        ("CHAT_PING_TIMEOUT_S", ping_timeout_s),
+    ];
+    let mut server = Server::start(&database, &settings).await;
+    server.stop().await;
+    let backlog = Fill {
+        messages: 20_000,
+        from: "alice",
+        to: "bob",
+        others: 10,
+        other: "other",
+        bytes: 1000,
+    };
+    fill(&database, &backlog).await;
+    server.restart().await;
+    server
+}
+
+/// A websocket that is bob's and goes on from the beginning of the log.
+async fn reader(server: &Server) -> WebSocketStream<TcpStream> {
+    let url = format!(
+        "ws://127.0.0.1:{}/socket.io/?EIO=4&transport=websocket",
+        server.port()
+    );
+    let (mut socket, _) = client_async(url, narrow(server).await).await.unwrap();
+    let auth = json!({"token": server.token("bob"), "after": "0"});
+    socket.send(Message::text(format!("40{auth}"))).await.unwrap();
+    socket
+}
+
+/// Reads a hundred packets a second, which is far behind, for as long as there are any and the time lasts. Gives how
+/// many events came, how many pings, and whether the connection is still there.
+async fn read_slowly(
+    socket: &mut WebSocketStream<TcpStream>,
+    answers: bool,
+    time: Duration,
+) -> (usize, usize, bool) {
+    let (mut events, mut pings) = (0, 0);
+    let (mut pace, ends) = (interval(Duration::from_millis(10)), Instant::now() + time);
+    while Instant::now() < ends {
+        pace.tick().await;
+        match timeout(LIMIT, socket.next()).await.expect("silence") {
+            Some(Ok(Message::Text(text))) if text.as_str() == "2" => {
+                pings += 1;
+                if answers && socket.send(Message::text("3")).await.is_err() {
+                    return (events, pings, false);
+                }
+            }
+            Some(Ok(Message::Text(text))) if text.starts_with("42[\"event\"") => events += 1,
+            Some(Ok(Message::Text(_))) => {}
+            _ => return (events, pings, false),
+        }
+    }
+    (events, pings, true)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_is_far_behind_and_answers_pings_stays() {
+    let server = with_backlog("15").await;
+    let mut socket = reader(&server).await;
+    let (events, pings, there) = read_slowly(&mut socket, true, Duration::from_secs(20)).await;
+    assert!(there, "it was thrown out after {events} events and {pings} pings");
+    assert!(pings > 2 && events < 5000, "{events} events, {pings} pings");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_reads_and_does_not_answer_pings_is_ended_although_there_is_always_more_to_send() {
+    let server = with_backlog("2").await;
+    let mut socket = reader(&server).await;
+    let (events, _, there) = read_slowly(&mut socket, false, Duration::from_secs(60)).await;
+    assert!(!there, "it is still sent to, after {events} events");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_past_the_queue_are_refused_in_their_turn_and_a_flood_ends_the_connection() {
+    const COMMANDS: u64 = 7000;
+    let server = start(&[]).await;
+    let mut socket = SocketIo::open_over(narrow(&server).await, &server.url())
+        .await
+        .unwrap();
+    socket.log_in(&server.token("alice"), None).await.unwrap();
+    // Nothing is read meanwhile: the answers fill what there is to be filled, and then the queue does.
+    for _ in 0..COMMANDS {
+        socket.emit("nothing", &json!({})).await.expect("it is there");
+    }
+    let mut codes = Vec::new();
+    while (codes.len() as u64) < COMMANDS {
+        match timeout(LIMIT, socket.next()).await.unwrap().expect("it is there") {
+            Incoming::Ack { id, data } => {
+                assert_eq!(id, codes.len() as u64, "each is answered, in its turn");
+                codes.push(data["problem"]["code"].as_str().unwrap().to_owned());
+            }
+            Incoming::Event { name, .. } => assert!(["ready", "heartbeat"].contains(&name.as_str())),
+            other => panic!("{other:?}"),
+        }
+    }
+    let refused = codes.iter().filter(|code| *code == "overloaded").count();
+    let unknown = codes.iter().filter(|code| *code == "event_unknown").count();
+    assert!(refused > 0 && unknown > 4000, "{refused} and {unknown}");
+    assert_eq!(refused + unknown, codes.len());
+
+    let mut flooding = SocketIo::open_over(narrow(&server).await, &server.url())
+        .await
+        .unwrap();
+    flooding.log_in(&server.token("alice"), None).await.unwrap();
+    let mut sent = 0;
+    while flooding.emit("nothing", &json!({})).await.is_some() {
+        sent += 1;
+        assert!(sent < 100_000, "it may go on for ever");
+    }
+    // Nobody else was disturbed.
+    let answer = socket.ask("conversations", &json!({})).await.unwrap();
+    assert_eq!(answer["result"]["conversations"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resumes_that_come_together_begin_one_chain_and_nothing_of_the_old_one_follows_their_answer() {
+    const RESUMES: usize = 20;
+    let server = start(&[]).await;
+    let (alice, bob) = (server.client("alice"), "bob");
+    for n in 0..50 {
+        alice.send(bob, &format!("{n}"), None).await.unwrap();
+    }
+    let mut socket = connect(&server, bob, Some("0")).await;
+    let first = socket.named("ready", LIMIT).await;
+    let resume = json!({"after": first["cursor"]});
+    let mut last = 0;
+    for _ in 0..RESUMES {
+        last = socket.emit("resume", &resume).await.unwrap();
+    }
+    alice.send(bob, "last", None).await.unwrap();
+    let (mut answered, mut readies) = (0, 0);
+    let mut chain = first["cursor"].clone();
+    let mut texts = Vec::new();
+    while texts.last() != Some(&json!("last")) || answered < RESUMES {
+        match timeout(LIMIT, socket.next()).await.unwrap().expect("it is there") {
+            Incoming::Ack { id, data } => {
+                assert_eq!(data, json!({"result": {}}));
+                answered += 1;
+                if id == last {
+                    let (name, ready) = socket.event(LIMIT).await;
+                    assert_eq!((name.as_str(), &ready["cursor"]), ("ready", &first["cursor"]));
+                    readies += 1;
+                    chain = ready["cursor"].clone();
+                    texts.clear();
+                }
+            }
+            Incoming::Event { name, data, .. } if name == "ready" => {
+                readies += 1;
+                chain = data["cursor"].clone();
+                texts.clear();
+            }
+            Incoming::Event { data, .. } => {
+                assert_eq!(data["prev"], chain);
+                chain = data["cursor"].clone();
+                texts.push(data["message"]["text"].clone());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let all: Vec<Value> = (0..50)
+        .map(|n| json!(n.to_string()))
+        .chain([json!("last")])
+        .collect();
+    assert_eq!(texts, all);
+    assert!(readies < RESUMES, "{readies} chains for {RESUMES} resumes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn before_it_is_somebodys_a_connection_gets_nothing_and_ends_soon() {
+    let server = start(&[]).await;
+    let url = server.url();
+    for transport in [Transport::Websocket, Transport::Polling] {
+        let mut socket = SocketIo::open(transport, &url).await.unwrap();
+        // A command of nobody's, and a namespace that is not served.
+        assert!(socket.write(r#"420["conversations",{}]"#).await);
+        assert!(socket.write("40/rooms,{}").await);
+        let refused = json!({"message": "Invalid namespace"});
+        assert_eq!(socket.next().await, Some(Incoming::Refused(refused)));
+        // A refused token may be followed by a good one.
+        let refusal = socket.log_in("x", None).await.unwrap_err();
+        assert_eq!(refusal.body["message"], "token_invalid");
+        assert_eq!(refusal.body["data"]["code"], "token_invalid");
+        let refusal = socket.log_in(&server.token("bob"), Some("?")).await.unwrap_err();
+        assert_eq!(refusal.body["message"], "cursor_invalid");
+        socket.log_in(&server.token("bob"), None).await.unwrap();
+        assert!(socket.write("40{}").await, "a second CONNECT changes nothing");
+        assert_eq!(socket.event(LIMIT).await.0, "ready");
+        let answer = socket.ask("conversations", &json!({})).await.unwrap();
+        assert_eq!(answer["result"]["conversations"], json!([]));
+    }
+    let mut silent = SocketIo::open(Transport::Websocket, &url).await.unwrap();
+    let end = timeout(LIMIT, silent.next()).await;
+    assert_eq!(end.expect("a connection that says nothing is ended"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_has_so_many_sockets_and_a_place_is_given_back_with_each() {
+    let server = start(&[("CHAT_CONNECTIONS_PER_USER", "1")]).await;
+    let mut first = connect(&server, "bob", None).await;
+    assert_eq!(first.event(LIMIT).await.0, "ready");
+    let mut second = connect(&server, "bob", None).await;
+    let (name, closing) = second.event(LIMIT).await;
+    assert_eq!(name, "closing");
+    assert_eq!(closing, json!({"code": "too_many_connections", "retry_after": 5}));
+    assert_eq!(timeout(LIMIT, second.next()).await.unwrap(), None);
+    let _other = connect(&server, "alice", None).await.named("ready", LIMIT).await;
+    // The client's own farewell.
+    assert!(first.write("41").await);
+    assert_eq!(timeout(LIMIT, first.next()).await.unwrap(), None);
+    eventually("the place is free", LIMIT, || async {
+        connect(&server, "bob", None).await.event(LIMIT).await.0 == "ready"
+    })
+    .await;
+}
