@@ -254,10 +254,10 @@ async fn who_is_no_trusted_proxy_speaks_for_itself_only() {
 }
 
 /// Requests whose bodies are announced and do not come.
-async fn endless_bodies(server: &Server, count: usize) -> Vec<TcpStream> {
+async fn endless_bodies(server: &Server, count: usize, address: &str) -> Vec<TcpStream> {
     let head = format!(
         "POST /v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
-         content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
+         x-forwarded-for: {address}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
         server.token("mallory")
     );
     let mut streams = Vec::new();
@@ -283,7 +283,7 @@ async fn each_refusal_shows_in_the_metrics() {
         ("CHAT_SENDS_PER_SECOND", "1"),
         ("CHAT_SENDS_BURST", "1"),
     ];
-    let (_database, server) = start(&settings).await;
+    let (_database, mut server) = start(&settings).await;
     let rejections = async |code: &str, door: &str| {
         let name = format!(r#"chat_rejections_total{{code="{code}",door="{door}"}}"#);
         value(&metrics_of(port).await, &name)
@@ -329,32 +329,44 @@ async fn each_refusal_shows_in_the_metrics() {
         assert_eq!(rejections("headers_too_large", door).await, 1.0, "{door}");
     }
 
-    // A body of which nobody knows the length takes the place of the largest one.
-    let held = endless_bodies(&server, 60).await;
+    // A body of which nobody knows the length takes the place of the largest one. An address has half of the places.
+    let mut held = endless_bodies(&server, 16, HERE).await;
     let mut users = 0;
-    eventually("no place is left for a body", LIMIT, || {
+    let mut send_from = |address| {
         users += 1;
         let client = server.client(&format!("user{users}"));
-        async move {
-            let sent = client.send("bob", "hi", None).await;
-            sent.is_err_and(|problem| {
-                assert_eq!(
-                    (problem.status, problem.code.as_str(), problem.retry_after()),
-                    (503, "overloaded", Some(1))
-                );
-                true
-            })
+        let send = client.post("/v1/messages").header("X-Forwarded-For", address);
+        ok(send.json(&json!({"receiver_id": "bob", "text": "hi"})))
+    };
+    let is_refused = |sent: Result<Value, Problem>| match sent {
+        Ok(_) => false,
+        Err(problem) => {
+            let refusal = (problem.status, problem.code.as_str(), problem.retry_after());
+            assert_eq!(refusal, (503, "overloaded", Some(1)));
+            true
         }
+    };
+    eventually("no place is left for a body from there", LIMIT, || {
+        let sent = send_from(HERE);
+        async move { is_refused(sent.await) }
+    })
+    .await;
+    send_from(THERE).await.unwrap();
+    held.extend(endless_bodies(&server, 8, THERE).await);
+    eventually("no place is left for a body", LIMIT, || {
+        let sent = send_from("203.0.113.5");
+        async move { is_refused(sent.await) }
     })
     .await;
     assert!(rejections("overloaded", "rest").await >= 1.0);
     drop(held);
-    eventually("the places of bodies that were cut are free", LIMIT, || {
-        users += 1;
-        let client = server.client(&format!("user{users}"));
-        async move { client.send("bob", "hi", None).await.is_ok() }
-    })
-    .await;
+    for address in [HERE, THERE, "203.0.113.5"] {
+        eventually("the places of bodies that were cut are free", LIMIT, || {
+            let sent = send_from(address);
+            async move { sent.await.is_ok() }
+        })
+        .await;
+    }
 
     let nobody = Client::new(&server.url(), "").get("/v1/messages");
     assert_eq!(reply(nobody).await.status, 401);
@@ -363,6 +375,8 @@ async fn each_refusal_shows_in_the_metrics() {
     for private in ["alice", HERE, "/v1/"] {
         assert!(!shown.contains(private), "{private} in {shown}");
     }
+    // The operator's listener ends with the rest.
+    server.stop().await;
 }
 
 const TRANSPORTS: [Transport; 2] = [Transport::Websocket, Transport::Polling];
