@@ -21,13 +21,12 @@ mod session;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use axum::{
     Extension, Router,
-    body::{Body, to_bytes},
     extract::{Request, State},
     http::Method,
     middleware::{self, Next},
@@ -40,7 +39,6 @@ use engineioxide::{
 };
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 use self::{
     packet::{Decoder, Event, Malformed, Outgoing, Packet, Received},
@@ -95,40 +93,18 @@ pub fn router(app: &AppState) -> Router<AppState> {
         .ws_max_message_size(most)
         .ws_max_frame_size(most)
         .build();
-    let engine = Arc::new_cyclic(|engine| {
-        let (app, engine) = (app.clone(), engine.clone());
-        let sockets = Arc::new(Sockets { app, engine });
-        Engine(EngineIoService::with_config(sockets, config))
-    });
+    let service = EngineIoService::with_config(Arc::new(Sockets(app.clone())), config);
     Router::new()
-        .route_service("/socket.io", engine.0.clone())
-        .route_service("/socket.io/", engine.0.clone())
-        .layer(middleware::from_fn_with_state((app.clone(), engine), admit))
-}
-
-/// The transport of all sockets.
-pub(crate) struct Engine(EngineIoService<Sockets>);
-
-impl Engine {
-    /// Whether it still has the session, which it tells nobody but a client: a post with nothing in it does nothing to
-    /// a session that polls, and is refused for one reason where the session does not, for another where it is gone.
-    async fn knows(&self, transport: &Transport) -> bool {
-        const UNKNOWN: &[u8] = br#"{"code":"1""#;
-        let uri = format!("{PATH}/?EIO=4&transport=polling&sid={}", transport.id);
-        let Ok(question) = Request::post(uri).body(Body::empty()) else {
-            return false;
-        };
-        let Ok(answer) = self.0.clone().oneshot(question).await;
-        let answer = to_bytes(Body::new(answer.into_body()), usize::MAX).await;
-        answer.is_ok_and(|answer| !answer.starts_with(UNKNOWN))
-    }
+        .route_service("/socket.io", service.clone())
+        .route_service("/socket.io/", service)
+        .layer(middleware::from_fn_with_state(app.clone(), admit))
 }
 
 /// Refuses a new session for the time being, in the one form from which every client comes back by itself; what is
 /// refused for good is refused once the client has said who it is. And reads what is posted, within the limits of all
 /// bodies: the transport would wait for it for ever.
 async fn admit(
-    State((app, _)): State<(AppState, Arc<Engine>)>,
+    State(app): State<AppState>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
     mut request: Request,
     next: Next,
@@ -197,10 +173,7 @@ struct Auth {
     after: Option<String>,
 }
 
-pub(crate) struct Sockets {
-    app: AppState,
-    engine: Weak<Engine>,
-}
+struct Sockets(AppState);
 
 impl fmt::Debug for Sockets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -230,7 +203,7 @@ impl EngineIoHandler for Sockets {
     }
 
     fn on_binary(self: &Arc<Self>, bytes: Bytes, transport: Arc<Transport>) {
-        let limit = NewMessage::body_limit(self.app.content_limit);
+        let limit = NewMessage::body_limit(self.0.content_limit);
         let received = transport.data.lock().decoder.binary(bytes, limit);
         self.received(received, &transport);
     }
@@ -262,7 +235,7 @@ impl Sockets {
     }
 
     fn connect(&self, auth: &str, transport: &Arc<Transport>) {
-        let app = &self.app;
+        let app = &self.0;
         let mut state = transport.data.lock();
         if state.connected {
             return;
@@ -271,7 +244,7 @@ impl Sockets {
             Ok((caller, after)) => {
                 state.connected = true;
                 drop(state);
-                let sender = Sender::new(transport.clone(), self.engine.clone());
+                let sender = Sender::new(transport.clone());
                 let session = session::run(app.clone(), sender, caller, after);
                 tokio::spawn(session);
             }

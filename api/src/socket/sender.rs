@@ -6,22 +6,15 @@
 //! be thrown out. And it is bounded in bytes as well: a packet has to find as many free places as it has kilobytes, so
 //! that what a reader that has stopped holds here is some 30 kB and at most one large packet.
 //!
-//! A transport that has given up its client (no answer to a ping, a broken connection) says so only once its buffer
-//! has been empty for a moment, which this side, with more to send, never lets it be. So whoever sends asks now and
-//! then whether the transport still knows the session, and stops if not.
+//! That bound has another use. A transport that has given up its client (no answer to a ping) finds out only between
+//! two flushes, and with more than its websocket's own buffer (128 kB) to write at once it comes to none.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use engineioxide::{DisconnectReason, Str};
-use tokio::{
-    sync::mpsc::error::TrySendError,
-    time::{Instant, sleep},
-};
+use tokio::{sync::mpsc::error::TrySendError, time::sleep};
 
-use super::{Engine, Transport, packet::Outgoing};
+use super::{Transport, packet::Outgoing};
 
 /// Packets that the transport's buffer takes.
 pub(super) const BUFFER: usize = 32;
@@ -36,9 +29,6 @@ const PLACE: usize = 1 << 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(32);
 
-/// Between two questions whether the session is known.
-const KNOWN_EVERY: Duration = Duration::from_secs(1);
-
 /// How long the client may take, after the last packet, to fetch it.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -48,18 +38,14 @@ pub(super) struct Gone;
 
 pub(super) struct Sender {
     transport: Arc<Transport>,
-    engine: Weak<Engine>,
     pause: Duration,
-    asked_at: Instant,
 }
 
 impl Sender {
-    pub(super) fn new(transport: Arc<Transport>, engine: Weak<Engine>) -> Self {
+    pub(super) fn new(transport: Arc<Transport>) -> Self {
         Self {
             transport,
-            engine,
             pause: FIRST_PAUSE,
-            asked_at: Instant::now(),
         }
     }
 
@@ -70,7 +56,6 @@ impl Sender {
     /// Returns once the packet is in the buffer.
     pub(super) async fn send(&mut self, packet: Outgoing) -> Result<(), Gone> {
         let places = (1 + packet.weight() / PLACE).min(BUFFER - SPARE);
-        self.is_known().await?;
         loop {
             self.wait_for(places + SPARE).await?;
             // The transport itself may have taken the place since.
@@ -106,7 +91,6 @@ impl Sender {
                 return Ok(());
             }
             self.pause = (self.pause * 2).min(LAST_PAUSE);
-            self.is_known().await?;
         }
     }
 
@@ -120,18 +104,5 @@ impl Sender {
             }
         }
         Ok(true)
-    }
-
-    async fn is_known(&mut self) -> Result<(), Gone> {
-        if self.asked_at.elapsed() < KNOWN_EVERY {
-            return Ok(());
-        }
-        self.asked_at = Instant::now();
-        let engine = self.engine.upgrade().ok_or(Gone)?;
-        if engine.knows(&self.transport).await {
-            Ok(())
-        } else {
-            Err(Gone)
-        }
     }
 }
