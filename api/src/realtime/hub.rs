@@ -132,7 +132,8 @@ impl Hub {
         let greeting = match cursor {
             None => Greeting::Ready { position: None },
             Some(cursor) => self.greet(cursor).await.map_err(|error| {
-                warn!(error = %error, "a reader cannot be resumed now");
+                let cause = &error as &dyn std::error::Error;
+                warn!(error = cause, "a reader cannot be resumed now");
                 Starting
             })?,
         };

@@ -302,7 +302,11 @@ impl Subscription {
                 Some(next_width)
             }
             Err(error) => {
-                warn!(error = %error, "a page for a reader cannot be read; it is tried again");
+                let cause = &error as &dyn std::error::Error;
+                warn!(
+                    error = cause,
+                    "a page for a reader cannot be read; it is tried again"
+                );
                 tokio::select! {
                     () = tokio::time::sleep(PAUSE_AFTER_FAILURE) => {}
                     () = self.shared.closing.cancelled() => {}
