@@ -9,27 +9,31 @@
 //! | the sends of a user in a second | `rate_limited` |
 //! | the streams, long polls and sockets of a user | `too_many_connections` |
 //! | those of an address | `too_many_connections` |
-//! | the bytes of all bodies that are read | `overloaded` |
+//! | the bytes of all bodies that are read, and half of them for an address | `overloaded` |
 //! | the head of a request | `headers_too_large` |
 //!
-//! The limit of an address is there for what comes before it is known who calls, so it is generous: many people share
-//! an address. It does not hold for an address that is itself a trusted proxy: that is what everybody has behind a
+//! The limits of an address are there for what comes before it is known who calls, so they are generous: many people
+//! share an address. They do not hold for an address that is itself a trusted proxy: that is what everybody has behind a
 //! proxy that does not say for whom it speaks, and the limit of one would be the limit of all.
 
 mod address;
 mod bodies;
 mod connections;
+mod counts;
 mod head;
 mod sends;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use axum::http::{HeaderMap, Uri};
 use chat_domain::ids::UserId;
-use tokio::sync::OwnedSemaphorePermit;
 
 pub use self::{
     address::{ClientAddress, TrustedProxies, find_client},
+    bodies::BodyPlace,
     connections::Connection,
     head::{HEAD_LIMIT, bound_head},
 };
@@ -111,17 +115,48 @@ impl Limits {
 
     /// Takes a place for a stream, a long poll or a socket, before it is known whose it is.
     pub fn connect(&self, door: Door, address: IpAddr) -> Result<Connection, Problem> {
-        let limited = !self.0.trusted_proxies.trust(address);
-        self.0.connections.connect(door, limited.then_some(address))
+        self.0.connections.connect(door, self.limited(address))
     }
 
     /// Takes the place of a body while it is read; of the largest body where its length is not known.
-    pub fn admit_body(&self, length: Option<u64>) -> Result<OwnedSemaphorePermit, Problem> {
-        self.0.bodies.admit(length)
+    pub fn admit_body(&self, length: Option<u64>, address: IpAddr) -> Result<BodyPlace, Problem> {
+        self.0.bodies.admit(length, self.limited(address))
+    }
+
+    /// What an address is counted under: nothing for a trusted proxy. Who has one IPv6 address has all of its /64.
+    fn limited(&self, address: IpAddr) -> Option<IpAddr> {
+        if self.0.trusted_proxies.trust(address) {
+            return None;
+        }
+        Some(match address {
+            IpAddr::V4(_) => address,
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        })
     }
 
     /// For whom a request is, by its peer and what its proxies say.
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         self.0.trusted_proxies.client(peer, headers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn the_ipv6_addresses_of_one_network_are_one_and_a_trusted_proxy_has_no_limit() {
+        let limits = Limits::new(LimitsOptions {
+            connections_per_address: 1,
+            trusted_proxies: "192.0.2.0/24".parse().unwrap(),
+            ..testing::limits()
+        });
+        let connect = |address: &str| limits.connect(Door::Sse, address.parse().unwrap());
+        let _held = connect("2001:db8:0:1::1").ok().unwrap();
+        assert!(connect("2001:db8:0:1:ffff::9").is_err());
+        assert!(connect("2001:db8:0:2::1").is_ok());
+        let proxy: Vec<_> = (0..9).map(|_| connect("192.0.2.1")).collect();
+        assert!(proxy.iter().all(Result::is_ok));
     }
 }

@@ -1,8 +1,8 @@
 //! What the server counts about itself, in the form of Prometheus.
 //!
-//! Counted is by whoever does it, through the functions here, whether anybody asks or not: without
-//! `CHAT_ADMIN_LISTEN` nothing is recorded, and a count costs a look at an empty place. Labels have few values, none of them from
-//! clients: no user, no address, no path.
+//! Whoever does a thing counts it, through the functions here. Without `CHAT_ADMIN_LISTEN` nothing is recorded, and a
+//! count costs a look at an empty place. Labels have few values, and none that a client chose: no user, no address, no
+//! path.
 
 use std::{sync::OnceLock, time::Duration};
 

@@ -31,6 +31,7 @@ pub mod observed;
 pub mod plain;
 pub mod ports;
 pub mod raw;
+pub mod sockets;
 pub mod socketio;
 pub mod unlocked;
 pub mod veil;

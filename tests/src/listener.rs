@@ -42,9 +42,12 @@ enum Wire {
     Socket { socket: SocketIo, resuming: bool },
 }
 
+/// A poll that waits, whoever awaits it.
+type Waiting = Pin<Box<dyn Future<Output = Result<Value, Problem>> + Send>>;
+
 struct LongPoll {
     client: Client,
-    poll: Option<Pin<Box<dyn Future<Output = Result<Value, Problem>> + Send>>>,
+    poll: Option<Waiting>,
     events: VecDeque<Value>,
     /// Where the page ends.
     end: String,

@@ -41,16 +41,25 @@ impl Plain {
     }
 
     pub async fn events_at(port: u16, token: &str, after: Option<&str>) -> Plain {
-        let modules = folder().join("node_modules/eventsource");
-        assert!(
-            modules.exists(),
-            "{} is missing: run tests/prepare",
-            modules.display()
-        );
-        let mut arguments = vec![folder().join("events.mjs").display().to_string()];
-        arguments.push(format!("http://127.0.0.1:{port}"));
-        arguments.extend(after.map(str::to_string));
-        Plain::run("node", &arguments, token).await
+        Plain::node("events.mjs", port, token, after.as_slice()).await
+    }
+
+    /// `poll.mjs` on a server at a port of 127.0.0.1, from a cursor or from now.
+    pub async fn poll(server: &Server, user: &str, port: u16, after: Option<&str>) -> Plain {
+        Plain::poll_at(port, &server.token(user), after).await
+    }
+
+    pub async fn poll_at(port: u16, token: &str, after: Option<&str>) -> Plain {
+        Plain::node("poll.mjs", port, token, after.as_slice()).await
+    }
+
+    /// `socket.mjs` with its command.
+    pub async fn socket(server: &Server, user: &str, port: u16, command: &[&str]) -> Plain {
+        Plain::socket_at(port, &server.token(user), command).await
+    }
+
+    pub async fn socket_at(port: u16, token: &str, command: &[&str]) -> Plain {
+        Plain::node("socket.mjs", port, token, command).await
     }
 
     /// `chat.sh` with its command.
@@ -63,6 +72,21 @@ impl Plain {
         arguments.push(format!("http://127.0.0.1:{port}"));
         arguments.extend(command.iter().map(ToString::to_string));
         Plain::run("bash", &arguments, token).await
+    }
+
+    async fn node(script: &str, port: u16, token: &str, more: &[&str]) -> Plain {
+        for module in ["eventsource", "socket.io-client"] {
+            let module = folder().join("node_modules").join(module);
+            assert!(
+                module.exists(),
+                "{} is missing: run tests/prepare",
+                module.display()
+            );
+        }
+        let mut arguments = vec![folder().join(script).display().to_string()];
+        arguments.push(format!("http://127.0.0.1:{port}"));
+        arguments.extend(more.iter().map(ToString::to_string));
+        Plain::run("node", &arguments, token).await
     }
 
     async fn run(program: &str, arguments: &[String], token: &str) -> Plain {

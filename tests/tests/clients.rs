@@ -6,7 +6,7 @@
 use std::{
     fs,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chat_tests::{
@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_plain_clients_have_at_most_forty_lines_and_their_lock_file_names_no_registry() {
-    for name in ["events.mjs", "chat.sh"] {
+    for name in ["events.mjs", "chat.sh", "socket.mjs", "poll.mjs"] {
         let lines = fs::read_to_string(plain::folder().join(name))
             .unwrap()
             .lines()
@@ -33,11 +33,14 @@ fn the_plain_clients_have_at_most_forty_lines_and_their_lock_file_names_no_regis
     }
     let lock = fs::read_to_string(plain::folder().join("package-lock.json")).unwrap();
     assert!(lock.contains("\"integrity\""));
-    assert!(!lock.contains("\"resolved\"") && !lock.contains("http"), "{lock}");
+    assert!(
+        !lock.contains("\"resolved\"") && !lock.contains("registry"),
+        "{lock}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_plain_clients_find_a_lost_event_and_go_back_for_it() {
+async fn the_plain_clients_of_a_stream_find_a_lost_event_and_go_back_for_it() {
     let whole = "retry: 100\n\nevent: ready\nid: e:1\ndata: {\"cursor\":\"e:1\",\"head\":9}\n\n\
                  id: e:2\ndata: {\"cursor\":\"e:2\",\"prev\":\"e:1\",\"type\":\"message.sent\",\"message\":{\"text\":\"2\"}}\n\n\
                  event: heartbeat\nid: e:3\ndata: {\"cursor\":\"e:3\",\"prev\":\"e:2\"}\n\n\
@@ -54,7 +57,7 @@ async fn the_plain_clients_find_a_lost_event_and_go_back_for_it() {
             rest
         };
         for node in [true, false] {
-            let (port, requests) = canned(vec![broken.clone(), rest.clone()]).await;
+            let (port, requests) = canned("text/event-stream", vec![broken.clone(), rest.clone()]).await;
             let client = if node {
                 Plain::events_at(port, "token", None).await
             } else {
@@ -78,6 +81,36 @@ async fn the_plain_clients_find_a_lost_event_and_go_back_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn poll_mjs_finds_a_lost_event_in_a_page_and_before_it_and_goes_back_for_it() {
+    let event = |n: u8, prev: u8| {
+        let (cursor, prev) = (format!("e:{n}"), format!("e:{prev}"));
+        json!({"cursor": cursor, "prev": prev, "type": "message.sent", "message": {"text": n.to_string()}})
+    };
+    let page = |events: &[serde_json::Value], last: u8| {
+        json!({"events": events, "cursor": format!("e:{last}"), "head": 9, "more": false}).to_string()
+    };
+    let pages = vec![
+        page(&[event(2, 1), event(4, 3)], 4),
+        page(&[event(3, 2), event(4, 3)], 5),
+        page(&[event(7, 6)], 7),
+        page(&[event(6, 5), event(7, 6)], 7),
+    ];
+    let (port, requests) = canned("application/json", pages).await;
+    let client = Plain::poll_at(port, "token", Some("e:1")).await;
+    eventually("the last message is there", LIMIT, || async {
+        client.texts().contains(&"7".into())
+    })
+    .await;
+    assert_eq!(client.texts(), ["2", "3", "4", "6", "7"], "{}", client.stdout());
+    assert_eq!(client.named("lost").len(), 2, "{}", client.stdout());
+    let requests = requests.lock().unwrap().clone();
+    for (request, after) in requests.iter().zip(["e:1", "e:2", "e:5", "e:5"]) {
+        let asked = format!("after={}&", after.replace(':', "%3A"));
+        assert!(request.contains(&asked), "{asked} in {request}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plain_client_that_has_received_only_ready_comes_back_and_misses_nothing() {
     let database = Database::fresh(Kind::Sqlite).await;
     let server = Server::start(&database, &[]).await;
@@ -87,7 +120,10 @@ async fn a_plain_client_that_has_received_only_ready_comes_back_and_misses_nothi
     let clients = [
         Plain::events(&server, "alice", proxy.port(), None).await,
         Plain::chat(&server, "alice", proxy.port(), &["follow"]).await,
+        Plain::socket(&server, "alice", proxy.port(), &["follow"]).await,
+        Plain::poll(&server, "alice", proxy.port(), None).await,
     ];
+    let polls = clients.len() - 1;
     for client in &clients {
         client.wait_for("ready", 1, LIMIT).await;
     }
@@ -103,17 +139,26 @@ async fn a_plain_client_that_has_received_only_ready_comes_back_and_misses_nothi
         client.wait_for("message.sent", 1, LIMIT).await;
     }
     server.client("bob").send("alice", "after", None).await.unwrap();
-    for client in &clients {
+    for (n, client) in clients.iter().enumerate() {
         client.wait_for("message.sent", 2, LIMIT).await;
         assert_eq!(client.texts(), ["meanwhile", "after"]);
+        assert_eq!(client.named("reset"), []);
         let ready = client.named("ready");
+        if n == polls {
+            assert_eq!(
+                ready.len(),
+                1,
+                "a poll has no beginning that could be told: {}",
+                client.stdout()
+            );
+            continue;
+        }
         assert_eq!(ready.len(), 2, "{}", client.stdout());
         assert_eq!(
             ready[1].cursor(),
             ready[0].cursor(),
             "it goes on from where it was"
         );
-        assert_eq!(client.named("reset"), []);
     }
 }
 
@@ -126,7 +171,10 @@ async fn a_plain_client_with_a_lost_cursor_gets_one_reset_and_is_ready_the_next_
     let clients = [
         Plain::events(&server, "alice", proxy.port(), Some("gone:7")).await,
         Plain::chat(&server, "alice", proxy.port(), &["follow", "gone:7"]).await,
+        Plain::socket(&server, "alice", proxy.port(), &["follow", "gone:7"]).await,
+        Plain::poll(&server, "alice", proxy.port(), Some("gone:7")).await,
     ];
+    let polls = clients.len() - 1;
     for client in &clients {
         client.wait_for("reset", 1, LIMIT).await;
     }
@@ -138,38 +186,58 @@ async fn a_plain_client_with_a_lost_cursor_gets_one_reset_and_is_ready_the_next_
         .await
         .unwrap();
     proxy.refuse(false);
-    for client in &clients {
+    for (n, client) in clients.iter().enumerate() {
         // `events.mjs` still has the lost cursor in its URL: the one in Last-Event-ID wins.
         client.wait_for("message.sent", 1, LIMIT).await;
         assert_eq!(client.texts(), ["meanwhile"]);
         let (reset, ready) = (client.named("reset"), client.named("ready"));
-        assert_eq!((reset.len(), ready.len()), (1, 1), "{}", client.stdout());
+        assert_eq!(reset.len(), 1, "{}", client.stdout());
         assert_eq!(reset[0].data["reason"], "other_epoch");
+        assert_eq!(ready.len(), usize::from(n != polls), "{}", client.stdout());
+        if n == polls {
+            continue;
+        }
         assert_eq!(ready[0].cursor(), reset[0].cursor());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chat_sh_sends_once_although_its_answer_is_lost() {
+    sends_once_although_its_answer_is_lost(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn socket_mjs_sends_once_although_its_answer_is_lost() {
+    sends_once_although_its_answer_is_lost(true).await;
+}
+
+async fn sends_once_although_its_answer_is_lost(socket: bool) {
     let database = Database::fresh(Kind::Sqlite).await;
     let server = Server::start(&database, &[]).await;
     let proxy = Proxy::to(server.port()).await;
-    // The request arrives late, and the answer is on its way for as long: then the line is cut.
-    proxy.delay(Duration::from_secs(3));
+    // The request arrives late, and the answer is on its way for as long: then the line is cut. A socket takes several
+    // steps to connect, each of them late.
+    proxy.delay(Duration::from_millis(if socket { 1000 } else { 3000 }));
     let text = "it's \"quoted\" \\ and\ttwo\nlines";
-    let mut chat = Plain::chat(&server, "alice", proxy.port(), &["send", "bob", text]).await;
+    let command = ["send", "bob", text];
+    let mut client = if socket {
+        Plain::socket(&server, "alice", proxy.port(), &command).await
+    } else {
+        Plain::chat(&server, "alice", proxy.port(), &command).await
+    };
     let there = || database.number("SELECT COUNT(*) FROM outbox");
     eventually("the message is recorded", LIMIT, || async { there().await == 1 }).await;
     proxy.cut();
-    assert_eq!(chat.stdout(), "", "it was answered before the line was cut");
+    assert_eq!(client.stdout(), "", "it was answered before the line was cut");
     proxy.delay(Duration::ZERO);
-    assert_eq!(chat.exit(LIMIT).await, 0, "{}", chat.stderr());
-    let printed: serde_json::Value = serde_json::from_str(&chat.stdout()).unwrap();
+    assert_eq!(client.exit(LIMIT).await, 0, "{}", client.stderr());
+    let printed: serde_json::Value = serde_json::from_str(&client.stdout()).unwrap();
     assert_eq!((&printed["text"], &printed["seq"]), (&json!(text), &json!(1)));
+    let failed = if socket { "transport" } else { "curl:" };
     assert!(
-        chat.stderr().contains("curl:"),
+        client.stderr().contains(failed),
         "the first try failed: {}",
-        chat.stderr()
+        client.stderr()
     );
     assert_eq!(there().await, 1);
 }
@@ -182,6 +250,9 @@ async fn plain_clients_end_when_they_are_refused_for_good() {
         Plain::events_at(server.port(), "nonsense", None).await,
         Plain::chat_at(server.port(), "nonsense", &["follow"]).await,
         Plain::chat_at(server.port(), "nonsense", &["send", "bob", "hi"]).await,
+        Plain::socket_at(server.port(), "nonsense", &["follow"]).await,
+        Plain::socket_at(server.port(), "nonsense", &["send", "bob", "hi"]).await,
+        Plain::poll_at(server.port(), "nonsense", None).await,
     ];
     for client in &mut clients {
         assert_eq!(
@@ -192,11 +263,71 @@ async fn plain_clients_end_when_they_are_refused_for_good() {
             client.stderr()
         );
     }
-    assert!(
-        clients[2].stderr().contains("token_invalid"),
-        "{}",
-        clients[2].stderr()
-    );
+    for client in &clients[2..] {
+        assert!(client.stderr().contains("token_invalid"), "{}", client.stderr());
+    }
+    let (port, token) = (server.port(), server.token("alice"));
+    let mut clients = [
+        Plain::socket_at(port, &token, &["follow", "?"]).await,
+        Plain::poll_at(port, &token, Some("?")).await,
+    ];
+    for client in &mut clients {
+        assert_eq!(client.exit(LIMIT).await, 1, "{}", client.stdout());
+        assert!(client.stderr().contains("cursor_invalid"), "{}", client.stderr());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_clients_come_back_from_a_node_that_restarts_without_its_database_and_miss_nothing() {
+    const AWAY: Duration = Duration::from_secs(20);
+    let database = Database::fresh(Kind::MariaDb).await;
+    let proxy = Proxy::before(&database).await;
+    let mut server = Server::start(&database, &[("CHAT_DATABASE_URL", &proxy.url(&database))]).await;
+    let clients = [
+        Plain::events(&server, "alice", server.port(), None).await,
+        Plain::chat(&server, "alice", server.port(), &["follow"]).await,
+        Plain::socket(&server, "alice", server.port(), &["follow"]).await,
+        Plain::poll(&server, "alice", server.port(), None).await,
+    ];
+    for client in &clients {
+        client.wait_for("ready", 1, LIMIT).await;
+    }
+    let bob = server.client("bob");
+    let mut sent = Vec::new();
+    for round in 0..3 {
+        for n in 0..20 {
+            let text = format!("{round}-{n}");
+            bob.send("alice", &text, None).await.unwrap();
+            sent.push(text);
+        }
+        let away = Instant::now();
+        match round {
+            // It is told to stop, without its database; so it comes back, and waits for it.
+            0 => {
+                proxy.refuse(true);
+                proxy.cut();
+                server.stop().await;
+                server.respawn().await;
+                eventually("the time without a database is over", AWAY * 2, || async {
+                    away.elapsed() >= AWAY
+                })
+                .await;
+                proxy.refuse(false);
+                server.ready().await;
+            }
+            // It has no time to say goodbye.
+            1 => {
+                server.kill9().await;
+                server.restart().await;
+            }
+            _ => {}
+        }
+    }
+    for client in &clients {
+        client.wait_for("message.sent", sent.len(), LIMIT).await;
+        assert_eq!(client.texts(), sent);
+        assert_eq!(client.named("reset"), []);
+    }
 }
 
 on_each_database! {
@@ -209,6 +340,8 @@ on_each_database! {
         let clients = [
             Plain::events(&server, "alice", server.port(), Some("0")).await,
             Plain::chat(&server, "alice", server.port(), &["follow", "0"]).await,
+            Plain::socket(&server, "alice", server.port(), &["follow", "0"]).await,
+            Plain::poll(&server, "alice", server.port(), Some("0")).await,
         ];
         for client in &clients {
             client.wait_for("message.sent", 1, LIMIT).await;
@@ -233,7 +366,9 @@ on_each_database! {
             assert_eq!(client.texts(), ["one", "two"]);
             assert_eq!(client.named("ready").len(), 1, "it was never cut off");
         }
-        assert_eq!(clients[0].named("message.starred"), [], "events.mjs does not know it");
+        for n in [0, 2, 3] {
+            assert_eq!(clients[n].named("message.starred"), [], "it does not know it");
+        }
         assert_eq!(clients[1].named("message.starred")[0].data["stars"], star["stars"]);
         // From the database and by long poll it is the same, and whoever comes back at it goes on.
         let page = server.client("alice").poll("0", 0).await.unwrap();
@@ -265,24 +400,31 @@ async fn plant_star(database: &Database, message: i64) {
     txn.commit().await.unwrap();
 }
 
-/// A server that answers one request after the other with these streams, and keeps the last one open.
-async fn canned(streams: Vec<String>) -> (u16, Arc<Mutex<Vec<String>>>) {
+/// A server that answers one request after the other with these bodies, and keeps the connections open.
+async fn canned(content_type: &'static str, bodies: Vec<String>) -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let requests = Arc::new(Mutex::new(Vec::new()));
     let kept = requests.clone();
     tokio::spawn(async move {
         let mut open = Vec::new();
-        for stream in streams {
+        for body in bodies {
             let (mut connection, _) = listener.accept().await.unwrap();
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") {
                 request.push(connection.read_u8().await.unwrap());
             }
             kept.lock().unwrap().push(String::from_utf8(request).unwrap());
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+            // A stream has no end.
+            let length = match content_type {
+                "text/event-stream" => String::new(),
+                _ => format!("content-length: {}\r\n", body.len()),
+            };
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n{length}connection: close\r\n\r\n"
+            );
             connection
-                .write_all(format!("{head}{stream}").as_bytes())
+                .write_all(format!("{head}{body}").as_bytes())
                 .await
                 .unwrap();
             open.push(connection);

@@ -182,7 +182,7 @@ struct Sender {
 
 enum SendingDoor {
     Rest,
-    Socket(Option<SocketIo>),
+    Socket(Option<Box<SocketIo>>),
 }
 
 impl Sender {
@@ -246,7 +246,8 @@ impl Sender {
                 if connection.is_none() {
                     *connection = SocketIo::connect(Transport::Websocket, url, &self.token, None)
                         .await
-                        .ok();
+                        .ok()
+                        .map(Box::new);
                 }
                 let send = json!({"receiver_id": receiver, "text": key, "key": key});
                 let Some(ack) = connection.as_mut()?.ask("send", &send).await else {

@@ -10,6 +10,7 @@ use std::{sync::Mutex, time::Duration};
 
 use chat_tests::{
     Client, Database, Events, Frame, Kind, Problem, Reply, Server, eventually, free_port, ok, reply,
+    socketio::{Refusal, SocketIo, Transport},
 };
 use futures_util::{StreamExt, stream};
 use reqwest::RequestBuilder;
@@ -253,10 +254,10 @@ async fn who_is_no_trusted_proxy_speaks_for_itself_only() {
 }
 
 /// Requests whose bodies are announced and do not come.
-async fn endless_bodies(server: &Server, count: usize) -> Vec<TcpStream> {
+async fn endless_bodies(server: &Server, count: usize, address: &str) -> Vec<TcpStream> {
     let head = format!(
         "POST /v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
-         content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
+         x-forwarded-for: {address}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
         server.token("mallory")
     );
     let mut streams = Vec::new();
@@ -282,7 +283,7 @@ async fn each_refusal_shows_in_the_metrics() {
         ("CHAT_SENDS_PER_SECOND", "1"),
         ("CHAT_SENDS_BURST", "1"),
     ];
-    let (_database, server) = start(&settings).await;
+    let (_database, mut server) = start(&settings).await;
     let rejections = async |code: &str, door: &str| {
         let name = format!(r#"chat_rejections_total{{code="{code}",door="{door}"}}"#);
         value(&metrics_of(port).await, &name)
@@ -328,32 +329,44 @@ async fn each_refusal_shows_in_the_metrics() {
         assert_eq!(rejections("headers_too_large", door).await, 1.0, "{door}");
     }
 
-    // A body of which nobody knows the length takes the place of the largest one.
-    let held = endless_bodies(&server, 60).await;
+    // A body of which nobody knows the length takes the place of the largest one. An address has half of the places.
+    let mut held = endless_bodies(&server, 16, HERE).await;
     let mut users = 0;
-    eventually("no place is left for a body", LIMIT, || {
+    let mut send_from = |address| {
         users += 1;
         let client = server.client(&format!("user{users}"));
-        async move {
-            let sent = client.send("bob", "hi", None).await;
-            sent.is_err_and(|problem| {
-                assert_eq!(
-                    (problem.status, problem.code.as_str(), problem.retry_after()),
-                    (503, "overloaded", Some(1))
-                );
-                true
-            })
+        let send = client.post("/v1/messages").header("X-Forwarded-For", address);
+        ok(send.json(&json!({"receiver_id": "bob", "text": "hi"})))
+    };
+    let is_refused = |sent: Result<Value, Problem>| match sent {
+        Ok(_) => false,
+        Err(problem) => {
+            let refusal = (problem.status, problem.code.as_str(), problem.retry_after());
+            assert_eq!(refusal, (503, "overloaded", Some(1)));
+            true
         }
+    };
+    eventually("no place is left for a body from there", LIMIT, || {
+        let sent = send_from(HERE);
+        async move { is_refused(sent.await) }
+    })
+    .await;
+    send_from(THERE).await.unwrap();
+    held.extend(endless_bodies(&server, 8, THERE).await);
+    eventually("no place is left for a body", LIMIT, || {
+        let sent = send_from("203.0.113.5");
+        async move { is_refused(sent.await) }
     })
     .await;
     assert!(rejections("overloaded", "rest").await >= 1.0);
     drop(held);
-    eventually("the places of bodies that were cut are free", LIMIT, || {
-        users += 1;
-        let client = server.client(&format!("user{users}"));
-        async move { client.send("bob", "hi", None).await.is_ok() }
-    })
-    .await;
+    for address in [HERE, THERE, "203.0.113.5"] {
+        eventually("the places of bodies that were cut are free", LIMIT, || {
+            let sent = send_from(address);
+            async move { sent.await.is_ok() }
+        })
+        .await;
+    }
 
     let nobody = Client::new(&server.url(), "").get("/v1/messages");
     assert_eq!(reply(nobody).await.status, 401);
@@ -362,4 +375,176 @@ async fn each_refusal_shows_in_the_metrics() {
     for private in ["alice", HERE, "/v1/"] {
         assert!(!shown.contains(private), "{private} in {shown}");
     }
+    // The operator's listener ends with the rest.
+    server.stop().await;
+}
+
+const TRANSPORTS: [Transport; 2] = [Transport::Websocket, Transport::Polling];
+
+/// A socket and the first event that it is sent.
+async fn socket_of(
+    server: &Server,
+    user: &str,
+    transport: Transport,
+) -> Result<(SocketIo, String, Value), Refusal> {
+    let mut socket = SocketIo::connect(transport, &server.url(), &server.token(user), None).await?;
+    let (name, data) = socket.event(LIMIT).await;
+    Ok((socket, name, data))
+}
+
+async fn open_socket(server: &Server, user: &str, transport: Transport) -> SocketIo {
+    let (socket, name, data) = socket_of(server, user, transport).await.unwrap();
+    assert_eq!(name, "ready", "{data}");
+    socket
+}
+
+/// A socket, as soon as there is a place for it.
+async fn open_socket_at_last(server: &Server, user: &str, transport: Transport) -> SocketIo {
+    let opened = Mutex::new(None);
+    eventually("a place is given back", LIMIT, || async {
+        match socket_of(server, user, transport).await {
+            Ok((socket, name, _)) if name == "ready" => *opened.lock().unwrap() = Some(socket),
+            _ => return false,
+        }
+        true
+    })
+    .await;
+    opened.into_inner().unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sockets_of_a_user_count_with_the_streams() {
+    let port = free_port();
+    let admin = format!("127.0.0.1:{port}");
+    let (_database, server) =
+        start(&[("CHAT_CONNECTIONS_PER_USER", "3"), ("CHAT_ADMIN_LISTEN", &admin)]).await;
+    let _stream = open(&server, "alice", None).await;
+    let websocket = open_socket(&server, "alice", Transport::Websocket).await;
+    let mut polling = open_socket(&server, "alice", Transport::Polling).await;
+    let sockets = r#"chat_connections{door="socket_io"}"#;
+    assert_eq!(value(&metrics_of(port).await, sockets), 2.0);
+
+    assert_full(&server, "alice", None).await;
+    for transport in TRANSPORTS {
+        let (mut refused, name, data) = socket_of(&server, "alice", transport).await.unwrap();
+        assert_eq!(
+            (name.as_str(), data),
+            (
+                "closing",
+                json!({"code": "too_many_connections", "retry_after": 5})
+            ),
+            "{transport:?}"
+        );
+        // Without a DISCONNECT, after which clients would stay away.
+        assert_eq!(refused.next().await, None, "{transport:?}");
+        drop(open_socket(&server, "bob", transport).await);
+    }
+    let rejections = r#"chat_rejections_total{code="too_many_connections",door="socket_io"}"#;
+    assert_eq!(value(&metrics_of(port).await, rejections), 2.0);
+
+    // A connection that breaks, and a session that its client ends.
+    drop(websocket);
+    let _websocket = open_socket_at_last(&server, "alice", Transport::Websocket).await;
+    assert_full(&server, "alice", None).await;
+    assert!(polling.write("1").await);
+    let _polling = open_socket_at_last(&server, "alice", Transport::Polling).await;
+    assert_full(&server, "alice", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_that_is_gone_without_a_word_gives_its_place_back() {
+    for transport in TRANSPORTS {
+        let (_database, server) = start(&[
+            ("CHAT_CONNECTIONS_PER_USER", "1"),
+            ("CHAT_PING_INTERVAL_S", "1"),
+            ("CHAT_PING_TIMEOUT_S", "3"),
+        ])
+        .await;
+        // It is not read from, so no ping is answered, and its connection stays.
+        let _silent = open_socket(&server, "alice", transport).await;
+        assert_full(&server, "alice", None).await;
+        open_at_last(&server, "alice", None).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sockets_of_an_address_are_refused_at_the_handshake() {
+    let (_database, server) = start(&[
+        ("CHAT_CONNECTIONS_PER_ADDRESS", "2"),
+        ("CHAT_TRUSTED_PROXIES", ""),
+    ])
+    .await;
+    for held_by in TRANSPORTS {
+        // One of somebody, and one of nobody yet.
+        let somebody = open_at_last(&server, "alice", None).await;
+        let nobody = Mutex::new(None);
+        eventually("a place is given back", LIMIT, || async {
+            let opened = SocketIo::open(held_by, &server.url()).await;
+            let opened = opened.map(|socket| *nobody.lock().unwrap() = Some(socket));
+            opened.is_ok()
+        })
+        .await;
+        for transport in TRANSPORTS {
+            let refused = SocketIo::open(transport, &server.url()).await.map(|_| ());
+            let Refusal { status, body } = refused.unwrap_err();
+            assert_eq!(
+                (status, &body["code"], &body["retry_after"]),
+                (503, &json!("too_many_connections"), &json!(5)),
+                "{transport:?}"
+            );
+        }
+        assert_full(&server, "bob", None).await;
+        drop(somebody);
+        let mut bob = open_socket_at_last(&server, "bob", held_by).await;
+        // Polling has no connection that could break.
+        let mut nobody = nobody.into_inner().unwrap().unwrap();
+        assert!(bob.write("1").await && nobody.write("1").await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_user_sends_on_a_socket_counts_with_the_rest() {
+    let port = free_port();
+    let admin = format!("127.0.0.1:{port}");
+    let (_database, server) = start(&[
+        ("CHAT_SENDS_PER_SECOND", "1"),
+        ("CHAT_SENDS_BURST", "5"),
+        ("CHAT_ADMIN_LISTEN", &admin),
+    ])
+    .await;
+    let mut socket = open_socket(&server, "alice", Transport::Websocket).await;
+    let (mut recorded, mut refused) = (0, 0);
+    for n in 0..50 {
+        let send = json!({"receiver_id": "bob", "text": n.to_string()});
+        let ack = socket.ask("send", &send).await.unwrap();
+        if ack["result"].is_object() {
+            recorded += 1;
+            continue;
+        }
+        let problem = &ack["problem"];
+        assert_eq!(
+            (&problem["code"], &problem["status"], &problem["retry_after"]),
+            (&json!("rate_limited"), &json!(429), &json!(1))
+        );
+        refused += 1;
+    }
+    assert!(recorded >= 5 && refused > 0, "{recorded} and {refused}");
+    let rejections = r#"chat_rejections_total{code="rate_limited",door="socket_io"}"#;
+    assert_eq!(value(&metrics_of(port).await, rejections), f64::from(refused));
+
+    // The same limit on both doors: in a row of sends without pause one is refused, and was not on its own.
+    let alice = server.client("alice");
+    let rest = stream::iter(0..20).map(|_| alice.send("bob", "by REST", None));
+    let rest: Vec<_> = rest.buffer_unordered(20).collect().await;
+    assert!(rest.iter().any(Result::is_err), "{rest:?}");
+    // What is no send is not limited.
+    for _ in 0..20 {
+        let ack = socket.ask("conversations", &json!({})).await.unwrap();
+        assert!(ack["result"].is_object(), "{ack}");
+    }
+    // The promise is about this time and no other.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let send = json!({"receiver_id": "bob", "text": "after the wait"});
+    let ack = socket.ask("send", &send).await.unwrap();
+    assert!(ack["result"].is_object(), "{ack}");
 }

@@ -41,7 +41,7 @@ async fn narrow(server: &Server) -> TcpStream {
     TcpStream::from_std(socket.into()).unwrap()
 }
 
-/// A log of kilobytes for bob, and a server on it whose pings come every second.
+/// A long log for bob, and a server on it whose pings come every second.
 async fn with_backlog(ping_timeout_s: &str) -> Server {
     let database = Database::fresh(Kind::Sqlite).await;
     let settings = [
@@ -56,7 +56,7 @@ async fn with_backlog(ping_timeout_s: &str) -> Server {
         to: "bob",
         others: 10,
         other: "other",
-        bytes: 1000,
+        bytes: 100,
     };
     fill(&database, &backlog).await;
     server.restart().await;

@@ -61,7 +61,8 @@ pub struct LimitArguments {
     )]
     pub sends_burst: u32,
 
-    /// How many bytes of request bodies are read at a time, of all requests together; four of the largest always fit
+    /// How many bytes of request bodies are read at a time, of all requests together, and half as many of an address; four
+    /// of the largest always fit
     #[arg(long, global = true, env = "CHAT_BODIES_LIMIT", value_name = "BYTES", default_value_t = 64 << 20)]
     pub bodies_limit: usize,
 }

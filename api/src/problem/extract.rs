@@ -9,10 +9,12 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Code, Problem};
-use crate::state::AppState;
+use crate::{
+    limits::{BodyPlace, ClientAddress},
+    state::AppState,
+};
 
 /// How long a body may take, from the end of the request's head: a client that sends a byte now and then holds a
 /// connection and a buffer. A body that says how long it is gets a second more for each of these many bytes.
@@ -36,9 +38,12 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
 }
 
 /// A body within the limits of size and time, and its place among all of them, to be held as long as it.
-pub async fn read_body(request: Request, app: &AppState) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+pub async fn read_body(request: Request, app: &AppState) -> Result<(Bytes, BodyPlace), Problem> {
     let length = request.body().size_hint().upper();
-    let place = app.limits.admit_body(length)?;
+    let Some(&ClientAddress(address)) = request.extensions().get() else {
+        return Err(Problem::new(Code::Internal));
+    };
+    let place = app.limits.admit_body(length, address)?;
     let time = BODY_TIME + Duration::from_secs(length.unwrap_or(0) / BODY_RATE);
     let body = tokio::time::timeout(time, Bytes::from_request(request, app)).await;
     let body = body.map_err(|_| Problem::new(Code::BodyTimeout))?;

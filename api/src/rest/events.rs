@@ -48,9 +48,10 @@ pub struct StreamEvents {
 /// Follow what happens
 ///
 /// With `Accept: text/event-stream` a stream (SSE): first `ready`, or `reset` when the cursor is lost, then events
-/// without a name and `heartbeat`s, a minute before the token ends `expiring`, at the end `closing`. Each `data:` is a JSON object, each `id:` the cursor to go on
-/// after, so that a browser's `EventSource` resumes by itself. When the server cannot serve now, the answer is still
-/// 200 with a `closing`: any other status would end an `EventSource` for good.
+/// without a name and `heartbeat`s, a minute before the token ends `expiring`, at the end `closing`. Each `data:` is a
+/// JSON object, each `id:` the cursor to go on after, so that a browser's `EventSource` resumes by itself. When the
+/// server cannot serve now, the answer is still 200 with a `closing`: any other status would end an `EventSource` for
+/// good.
 ///
 /// Otherwise a long poll: the events after the cursor as soon as there is one, or none after `wait` seconds. A lost
 /// cursor is 410 `cursor_reset`, with the fields of `reset`: `cursor` to go on after, `reason`, `oldest`.

@@ -3,13 +3,15 @@
 //! The buffer takes so many packets and refuses the next one; it says nothing when it has room again. So whoever
 //! sends asks again, as often as the reader's pace has shown to be worth it. It is never filled to the brim: the
 //! transport puts its own pings there and ends a session whose ping is refused, so a slow reader that is alive would
-//! be thrown out. And it is bounded in bytes as well: a packet has to find as many free places as it has kilobytes, so
-//! that what a reader that has stopped holds here is some 30 kB and at most one large packet.
+//! be thrown out.
 //!
-//! That bound has another use. A transport that has given up its client (no answer to a ping) finds out only between
-//! two flushes, and with more than its websocket's own buffer (128 kB) to write at once it comes to none.
+//! And it is bounded in bytes as well. Packets leave it in order, so if it holds some number of them they are the last
+//! so many that were put there; how large those were is remembered. What a reader that has stopped holds here is 32 kB,
+//! or one packet that is larger. That bound has another use: a transport that has given up its client (no answer to a
+//! ping) finds out only between two flushes, and with more than its websocket's own buffer (128 kB) to write at once
+//! it comes to none.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, iter, sync::Arc, time::Duration};
 
 use engineioxide::{DisconnectReason, Str};
 use tokio::{sync::mpsc::error::TrySendError, time::sleep};
@@ -22,8 +24,8 @@ pub(super) const BUFFER: usize = 32;
 /// Places that stay free for the transport's own packets.
 const SPARE: usize = 2;
 
-/// Bytes of a packet for each place.
-const PLACE: usize = 1 << 10;
+/// Bytes of the packets in the buffer; one of any size always fits.
+const BYTES: usize = 32 << 10;
 
 /// Between two questions whether there is room.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -38,6 +40,8 @@ pub(super) struct Gone;
 
 pub(super) struct Sender {
     transport: Arc<Transport>,
+    /// The sizes of the last packets, the newest first.
+    sizes: VecDeque<usize>,
     pause: Duration,
 }
 
@@ -45,6 +49,7 @@ impl Sender {
     pub(super) fn new(transport: Arc<Transport>) -> Self {
         Self {
             transport,
+            sizes: VecDeque::with_capacity(BUFFER),
             pause: FIRST_PAUSE,
         }
     }
@@ -55,12 +60,15 @@ impl Sender {
 
     /// Returns once the packet is in the buffer.
     pub(super) async fn send(&mut self, packet: Outgoing) -> Result<(), Gone> {
-        let places = (1 + packet.weight() / PLACE).min(BUFFER - SPARE);
+        let size = packet.weight();
+        let places = BUFFER - beside(size, &self.sizes);
         loop {
-            self.wait_for(places + SPARE).await?;
+            self.wait_for(places).await?;
             // The transport itself may have taken the place since.
             if let Ok(permit) = self.transport.reserve() {
                 permit.emit_many(Str::from(packet.text), packet.attachments.into());
+                self.sizes.truncate(BUFFER - 1);
+                self.sizes.push_front(size);
                 return Ok(());
             }
         }
@@ -72,8 +80,13 @@ impl Sender {
     }
 
     /// Ends the transport. A client of socket.io comes back from that by itself.
+    ///
+    /// The transport would send a last packet of its own, which says that the server has closed the session. Clients
+    /// in Python stay away after that one, and come back when the connection just ends; so there is no room for it.
     pub(super) fn close(&self) {
+        let full: Vec<_> = iter::from_fn(|| self.transport.reserve().ok()).collect();
         self.transport.close(DisconnectReason::ClosingServer);
+        drop(full);
     }
 
     /// Waits until so many places are free at once.
@@ -104,5 +117,39 @@ impl Sender {
             }
         }
         Ok(true)
+    }
+}
+
+/// How many of the last packets may still be in the buffer when one of this size is put there.
+fn beside(size: usize, last: &VecDeque<usize>) -> usize {
+    let all = last.iter().scan(size, |bytes, size| {
+        *bytes += size;
+        Some(*bytes)
+    });
+    let fit = all.take_while(|bytes| *bytes <= BYTES).count();
+    // What was never sent is not there.
+    let fit = if fit == last.len() { BUFFER } else { fit };
+    fit.min(BUFFER - SPARE - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_buffer_is_bounded_in_packets_and_in_bytes() {
+        const MOST: usize = BUFFER - SPARE - 1;
+        for (size, last, fit) in [
+            (1, vec![], MOST),
+            (BYTES * 9, vec![], MOST),
+            (1, vec![1; BUFFER], MOST),
+            (1, vec![BYTES - 1], MOST),
+            (1, vec![BYTES], 0),
+            (BYTES, vec![1, 1], 0),
+            (BYTES / 4, vec![BYTES / 4; BUFFER], 3),
+            (1, [vec![10; 5], vec![BYTES; 9]].concat(), 5),
+        ] {
+            assert_eq!(beside(size, &last.clone().into()), fit, "{size} after {last:?}");
+        }
     }
 }
