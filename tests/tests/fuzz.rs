@@ -194,7 +194,7 @@ impl Fuzzer {
     /// Bytes that are hardly frames of a websocket.
     async fn websocket_bytes(mut self, count: usize) -> Tally {
         // A frame of text, masked with zeros: `42["x"]`.
-        let valid = b"\x81\x87\0\0\0\042[\"x\"]";
+        let valid = b"\x81\x87\x00\x00\x00\x0042[\"x\"]";
         for _ in 0..count {
             let socket = self.websocket().await;
             let mut stream = socket.into_inner();
