@@ -25,6 +25,7 @@ pub mod inside;
 pub mod keyed;
 pub mod listener;
 pub mod logs;
+pub mod mutation;
 pub mod nginx;
 pub mod observed;
 pub mod plain;
