@@ -12,7 +12,8 @@
 //! client in the chain of cursors, and fetched again with `resume`.
 //!
 //! In reading order: `packet` is what goes over the wire, `queue` what a client has asked for, `sender` what goes
-//! out, `commands` what can be asked, `session` the one task of each socket.
+//! out, `commands` what can be asked, `session` the one task of each socket, `upgrade` the step from polling to a
+//! websocket.
 //!
 //! A client that stops reading is ended by whichever finds it first: the transport's ping, which gets no answer, or
 //! the connection's write, which stands still (see [`crate::server`]).
@@ -22,6 +23,7 @@ mod queue;
 mod sender;
 mod commands;
 mod session;
+mod upgrade;
 
 use std::{
     fmt,
@@ -100,15 +102,15 @@ pub fn router(app: &AppState) -> Router<AppState> {
     let service = EngineIoService::with_config(Arc::new(Sockets(app.clone())), config);
     Router::new()
         .route_service("/socket.io", service.clone())
-        .route_service("/socket.io/", service)
-        .layer(middleware::from_fn_with_state(app.clone(), admit))
+        .route_service("/socket.io/", service.clone())
+        .layer(middleware::from_fn_with_state((app.clone(), service), admit))
 }
 
 /// Refuses a new session for the time being, in the one form from which every client comes back by itself; what is
 /// refused for good is refused once the client has said who it is. And reads what is posted, within the limits of all
 /// bodies: the transport would wait for it for ever.
 async fn admit(
-    State(app): State<AppState>,
+    State((app, engine)): State<(AppState, EngineIoService<Sockets>)>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
     mut request: Request,
     next: Next,
@@ -122,7 +124,10 @@ async fn admit(
         return Ok(next.run(Request::from_parts(parts, body.into())).await);
     }
     if goes_on {
-        return Ok(next.run(request).await);
+        return Ok(match upgrade::accept(&engine, &mut request) {
+            Some(accepted) => accepted,
+            None => next.run(request).await,
+        });
     }
     if let Some(code) = app.hub.refuses() {
         return Err(Problem::new(code));
