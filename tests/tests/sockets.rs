@@ -4,7 +4,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use chat_tests::{
@@ -17,6 +23,10 @@ use chat_tests::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -725,6 +735,91 @@ async fn a_poll_that_is_cut_off_takes_nothing_with_it_for_good() {
         all,
         "complete, in order, none twice"
     );
+}
+
+with_each_library! {
+    /// As many proxies do it: the upgrade is answered, and then nothing passes.
+    async fn a_client_whose_websocket_carries_nothing_goes_on_polling(library) {
+        let database = Database::fresh(Kind::Sqlite).await;
+        let server = Server::start(&database, &[]).await;
+        let port = breaking_websockets(server.port(), false).await;
+        let sockets = Sockets::start(library).await;
+        let options = json!({"transports": ["polling", "websocket"], "follow": true});
+        sockets.ready("alice", port, auth(&server, "alice"), options).await;
+        for n in 0..3 {
+            server.client("bob").send("alice", &n.to_string(), None).await.unwrap();
+            sockets.wait_for("alice", "event", n + 1).await;
+        }
+        let sent = sockets.done("alice", "send", json!({"receiver_id": "bob", "text": "3"})).await;
+        assert_eq!(sent["text"], "3");
+        sockets.wait_for("alice", "event", 4).await;
+        assert_eq!(texts(&sockets.events("alice")), ["0", "1", "2", "3"]);
+        check_chain(&sockets.received("alice"));
+        assert_eq!(sockets.transport("alice").await, "polling");
+        assert_eq!(sockets.named("alice", "$connect").len(), 1, "on its first connection");
+    }
+
+    async fn a_client_whose_websocket_breaks_in_the_middle_of_the_upgrade_comes_back(library) {
+        let database = Database::fresh(Kind::Sqlite).await;
+        let server = Server::start(&database, &[]).await;
+        let port = breaking_websockets(server.port(), true).await;
+        let sockets = Sockets::start(library).await;
+        let options = json!({"transports": ["polling", "websocket"], "follow": true, "reconnectionDelay": 100});
+        sockets.connect("alice", port, auth(&server, "alice"), options).await;
+        // The second websocket is a good one.
+        let upgraded = || async {
+            sockets.is_connected("alice").await && sockets.transport("alice").await == "websocket"
+        };
+        eventually("it is connected over a websocket", LIMIT, upgraded).await;
+        server.client("bob").send("alice", "hi", None).await.unwrap();
+        sockets.wait_for("alice", "event", 1).await;
+        assert_eq!(texts(&sockets.events("alice")), ["hi"]);
+        check_chain(&sockets.received("alice"));
+    }
+}
+
+/// A proxy to a port that spoils the upgrade of a session to a websocket: either each one carries nothing from the
+/// client, or the first one is cut once the client's first frame has passed.
+async fn breaking_websockets(to: u16, first_is_cut: bool) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let spoilt = Arc::new(AtomicBool::new(false));
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let spoilt = spoilt.clone();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", to)).await?;
+                // The request's head comes in one piece: none of these clients writes it in two.
+                let mut head = vec![0; 16 << 10];
+                let length = client.read(&mut head).await?;
+                head.truncate(length);
+                server.write_all(&head).await?;
+                let head = String::from_utf8_lossy(&head);
+                let steps_up = head.contains("transport=websocket") && head.contains("sid=");
+                if !steps_up || first_is_cut && spoilt.swap(true, Ordering::Relaxed) {
+                    return tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                }
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                tokio::select! {
+                    done = tokio::io::copy(&mut from_server, &mut to_client) => done.map(|bytes| (bytes, 0)),
+                    done = async {
+                        let mut frame = [0; 1024];
+                        let mut length = from_client.read(&mut frame).await?;
+                        if first_is_cut {
+                            to_server.write_all(&frame[..length]).await?;
+                        } else {
+                            while length > 0 {
+                                length = from_client.read(&mut frame).await?;
+                            }
+                        }
+                        Ok((0, 0))
+                    } => done,
+                }
+            });
+        }
+    });
+    port
 }
 
 /// What a socket says when it connects.
