@@ -21,8 +21,11 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-async fn start(settings: &[(&str, &str)]) -> Server {
-    Server::start(&Database::fresh(Kind::Sqlite).await, settings).await
+/// The database goes with its folder when it is dropped.
+async fn start(settings: &[(&str, &str)]) -> (Database, Server) {
+    let database = Database::fresh(Kind::Sqlite).await;
+    let server = Server::start(&database, settings).await;
+    (database, server)
 }
 
 async fn connect(server: &Server, user: &str, after: Option<&str>) -> SocketIo {
@@ -121,7 +124,7 @@ async fn a_reader_that_reads_and_does_not_answer_pings_is_ended_although_there_i
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_past_the_queue_are_refused_in_their_turn_and_a_flood_ends_the_connection() {
     const COMMANDS: u64 = 7000;
-    let server = start(&[]).await;
+    let (_database, server) = start(&[]).await;
     let mut socket = SocketIo::open_over(narrow(&server).await, &server.url())
         .await
         .unwrap();
@@ -163,7 +166,7 @@ async fn commands_past_the_queue_are_refused_in_their_turn_and_a_flood_ends_the_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resumes_that_come_together_begin_one_chain_and_nothing_of_the_old_one_follows_their_answer() {
     const RESUMES: usize = 20;
-    let server = start(&[]).await;
+    let (_database, server) = start(&[]).await;
     let (alice, bob) = (server.client("alice"), "bob");
     for n in 0..50 {
         alice.send(bob, &format!("{n}"), None).await.unwrap();
@@ -215,7 +218,7 @@ async fn resumes_that_come_together_begin_one_chain_and_nothing_of_the_old_one_f
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn before_it_is_somebodys_a_connection_gets_nothing_and_ends_soon() {
-    let server = start(&[]).await;
+    let (_database, server) = start(&[]).await;
     let url = server.url();
     for transport in [Transport::Websocket, Transport::Polling] {
         let mut socket = SocketIo::open(transport, &url).await.unwrap();
@@ -243,7 +246,7 @@ async fn before_it_is_somebodys_a_connection_gets_nothing_and_ends_soon() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_has_so_many_sockets_and_a_place_is_given_back_with_each() {
-    let server = start(&[("CHAT_CONNECTIONS_PER_USER", "1")]).await;
+    let (_database, server) = start(&[("CHAT_CONNECTIONS_PER_USER", "1")]).await;
     let mut first = connect(&server, "bob", None).await;
     assert_eq!(first.event(LIMIT).await.0, "ready");
     let mut second = connect(&server, "bob", None).await;
