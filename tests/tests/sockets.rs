@@ -643,10 +643,22 @@ async fn forty_lines_find_every_loss_and_a_client_without_the_chain_does_not() {
         &[("CHAT_LOSE_ONE_IN", "50"), ("CHAT_HEARTBEAT_S", "1")],
     )
     .await;
-    let proxy = Proxy::to(server.port()).await;
+    let proxies = [Proxy::to(server.port()).await, Proxy::to(server.port()).await];
     let sockets = Sockets::start(Library::Newest).await;
-    let watching = Plain::socket(&server, "alice", proxy.port(), &["follow"]).await;
-    watching.wait_for("ready", 1, LIMIT).await;
+    let polling = breaking_websockets(proxies[1].port(), false).await;
+    let watching = [
+        (
+            "over websocket",
+            Plain::socket(&server, "alice", proxies[0].port(), &["follow"]).await,
+        ),
+        (
+            "over polling",
+            Plain::socket(&server, "alice", polling, &["follow"]).await,
+        ),
+    ];
+    for (_, client) in &watching {
+        client.wait_for("ready", 1, LIMIT).await;
+    }
     for (name, _, transports) in WAYS {
         sockets
             .ready(
@@ -658,24 +670,40 @@ async fn forty_lines_find_every_loss_and_a_client_without_the_chain_does_not() {
             .await;
     }
     let bob = server.client("bob");
-    let mut rng = StdRng::seed_from_u64(50);
     for n in 0..SENT {
         bob.send("alice", &n.to_string(), None).await.unwrap();
-        if rng.random_range(0..200) == 0 {
-            proxy.cut();
+        if n % 250 != 125 {
+            continue;
+        }
+        for (proxy, (way, client)) in proxies.iter().zip(&watching) {
+            // It is connected then.
+            eventually(&format!("{way}: it has all so far"), LIMIT, || async {
+                client.texts().len() > n
+            })
+            .await;
+            let cuts = || client.stderr().matches("transport").count();
+            let before = cuts();
+            // At one try or another a poll is under way.
+            eventually(&format!("{way}: it is cut off"), LIMIT, || async {
+                proxy.cut();
+                cuts() > before
+            })
+            .await;
         }
     }
-    eventually("the plain client has the last message", LIMIT, || async {
-        watching
-            .texts()
-            .last()
-            .is_some_and(|text| *text == (SENT - 1).to_string())
-    })
-    .await;
     let all: Vec<_> = (0..SENT).map(|n| n.to_string()).collect();
-    assert_eq!(watching.texts(), all, "complete, in order, none twice");
-    assert_eq!(watching.named("reset"), []);
-    assert!(!watching.named("lost").is_empty(), "it has noticed something");
+    for (way, client) in &watching {
+        eventually("the plain client has the last message", LIMIT, || async {
+            client.texts().last() == all.last()
+        })
+        .await;
+        assert_eq!(client.texts(), all, "{way}: complete, in order, none twice");
+        assert_eq!(client.named("reset"), []);
+        assert!(
+            !client.named("lost").is_empty(),
+            "{way}: it has noticed something"
+        );
+    }
     for (name, ..) in WAYS {
         // One delivery in 50 of a thousand, each by itself: that none is lost has a probability of 2 in a billion.
         eventually(
