@@ -69,11 +69,19 @@ pub struct StreamEvents {
 pub async fn stream_events(
     State(app): State<AppState>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
-    StreamCaller(caller): StreamCaller,
+    caller: Result<StreamCaller, Problem>,
     headers: HeaderMap,
     Query(query): Query<StreamEvents>,
 ) -> Result<Response, Problem> {
-    let form = accept::preferred(headers.get_all(ACCEPT)).ok_or_else(|| Problem::new(Code::NotAcceptable))?;
+    let form = accept::preferred(headers.get_all(ACCEPT));
+    let caller = match caller {
+        Ok(StreamCaller(caller)) => caller,
+        Err(problem) if form == Some(Form::Stream) && problem.is_temporary() => {
+            return Ok(sse::refusal(problem.code));
+        }
+        Err(problem) => return Err(problem),
+    };
+    let form = form.ok_or_else(|| Problem::new(Code::NotAcceptable))?;
     let after = query.after(&headers)?;
     match form {
         Form::Stream => Ok(sse::stream(app, address, caller, after).await),

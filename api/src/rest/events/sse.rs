@@ -23,7 +23,7 @@ use crate::{
     realtime::{
         hub::Starting,
         subscription::{Delivery, Subscription},
-        written::{EVENT, Written, expiring},
+        written::{EVENT, Written, closing, expiring},
     },
     state::AppState,
     wire::Binary,
@@ -43,7 +43,7 @@ pub(super) async fn stream(app: AppState, address: IpAddr, caller: Caller, after
     });
     let connection = match connection {
         Ok(connection) => connection,
-        Err(problem) => return refusal(&caller, problem.code),
+        Err(problem) => return refusal(problem.code),
     };
     let expiry = Box::pin(sleep(caller.expires_in()));
     let warning = Some(Box::pin(sleep(caller.warned_in())));
@@ -54,7 +54,7 @@ pub(super) async fn stream(app: AppState, address: IpAddr, caller: Caller, after
             expiry,
             _connection: connection,
         },
-        Err(Starting) => return refusal(&caller, Code::Starting),
+        Err(Starting) => return refusal(Code::Starting),
     };
     let reader = Reader {
         caller,
@@ -69,16 +69,12 @@ pub(super) async fn stream(app: AppState, address: IpAddr, caller: Caller, after
 }
 
 /// A stream that ends at once: any status but 200 would end an `EventSource` for good.
-fn refusal(caller: &Caller, code: Code) -> Response {
+pub(super) fn refusal(code: Code) -> Response {
     metrics::rejected(code, Door::Sse);
     let retry_after = code.retry_after().unwrap_or(1);
-    let closing = Delivery::Closing {
-        code: code.as_str(),
-        retry_after,
-    };
     let mut last = retry(RETRY);
     come_again(&mut last, retry_after);
-    frame(&mut last, &closing.write(&caller.user_id, 0, &mut Binary::Base64));
+    frame(&mut last, &closing(code.as_str(), retry_after));
     answer(Body::from(last))
 }
 
