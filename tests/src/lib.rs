@@ -26,6 +26,7 @@ pub mod issuer;
 pub mod keyed;
 pub mod listener;
 pub mod logs;
+pub mod mutation;
 pub mod nginx;
 pub mod observed;
 pub mod plain;

@@ -479,8 +479,9 @@ on_each_database! {
 
         let three = alice.send("bob", "three", None).await.unwrap();
         assert_eq!((&three["_id"], &three["seq"]), (&json!(1_000_003), &json!(3)));
-        for (cursor, texts) in [(&cursors[0], vec!["two", "three"]), (&cursors[1], vec!["three"])] {
-            let page = bob.poll(cursor, 1).await.unwrap();
+        // The second one first: it waits until this node has read so far.
+        for (cursor, texts) in [(&cursors[1], vec!["three"]), (&cursors[0], vec!["two", "three"])] {
+            let page = bob.poll(cursor, 30).await.unwrap();
             let found: Vec<_> = page["events"].as_array().unwrap().iter().map(|event| event["message"]["text"].as_str().unwrap()).collect();
             assert_eq!(found, texts, "after {cursor}");
             assert!(page["cursor"].as_str().unwrap().starts_with(&format!("{new}:")), "{page}");
@@ -498,8 +499,10 @@ on_each_database! {
         is_clean(&database).await;
         assert_eq!(alice.send("bob", "four", None).await.unwrap()["_id"], 3_000_004);
         is_clean(&database).await;
-        let page = bob.poll(&cursors[1], 1).await.unwrap();
-        assert_eq!(page["events"].as_array().unwrap().len(), 2, "{page}");
+        eventually("both are there", LIMIT, || async {
+            let page = bob.poll(&cursors[1], 1).await.unwrap();
+            page["events"].as_array().unwrap().len() == 2
+        }).await;
         drop(server);
         eventually("the node is gone", LIMIT, || async { command(&database, &["rebuild"]).await.code == 0 }).await;
         is_clean(&database).await;

@@ -365,8 +365,10 @@ fn memory(server: &Server, name: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// How many established connections of a server have more than a megabyte that their clients do not take.
+/// How many established connections of a server have as much that their clients do not take as the kernel keeps for
+/// them.
 fn full_connections(port: u16) -> usize {
+    const UNTAKEN: u64 = 48 << 10;
     const ESTABLISHED: &str = "01";
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let here = format!(":{port:04X}");
@@ -380,7 +382,7 @@ fn full_connections(port: u16) -> usize {
             .map(|(sent, _)| u64::from_str_radix(sent, 16));
         local.ends_with(&here)
             && state == ESTABLISHED
-            && waiting.is_some_and(|w| w.is_ok_and(|w| w > 1 << 20))
+            && waiting.is_some_and(|w| w.is_ok_and(|w| w > UNTAKEN))
     };
     table.lines().filter(is_full).count()
 }

@@ -26,7 +26,6 @@ use chat_domain::{
 use chat_infrastructure::tail::{Publish, TailHandle};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::subscription::{Greeting, ResetReason, Subscription};
 use crate::problem::Code;
@@ -132,7 +131,7 @@ impl Hub {
         let greeting = match cursor {
             None => Greeting::Ready { position: None },
             Some(cursor) => self.greet(cursor).await.map_err(|error| {
-                warn!(error = %error, "a reader cannot be resumed now");
+                warn(&error, "a reader cannot be resumed now");
                 Starting
             })?,
         };
@@ -210,6 +209,11 @@ impl Hub {
             .await
             .map_err(|late| StoreError::Unavailable(Box::new(late)))
     }
+}
+
+/// With the cause, which the text of the error does not repeat.
+pub(super) fn warn(error: &StoreError, what: &'static str) {
+    tracing::warn!(error = error as &dyn std::error::Error, "{what}");
 }
 
 impl Publish for Hub {

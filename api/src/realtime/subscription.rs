@@ -17,9 +17,8 @@ use chat_domain::{
     ports::{Page, PageLimit, PageRange},
 };
 use tokio::time::Instant;
-use tracing::warn;
 
-use super::hub::{Inbox, Shared, Taken};
+use super::hub::{Inbox, Shared, Taken, warn};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delivery {
@@ -302,7 +301,7 @@ impl Subscription {
                 Some(next_width)
             }
             Err(error) => {
-                warn!(error = %error, "a page for a reader cannot be read; it is tried again");
+                warn(&error, "a page for a reader cannot be read; it is tried again");
                 tokio::select! {
                     () = tokio::time::sleep(PAUSE_AFTER_FAILURE) => {}
                     () = self.shared.closing.cancelled() => {}

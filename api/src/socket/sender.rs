@@ -29,7 +29,7 @@ const BYTES: usize = 32 << 10;
 
 /// Between two questions whether there is room.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LAST_PAUSE: Duration = Duration::from_millis(32);
+const LAST_PAUSE: Duration = Duration::from_millis(256);
 
 /// How long the client may take, after the last packet, to fetch it.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
