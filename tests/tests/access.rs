@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, time::Duration};
 use chat_tests::{
     Client, Database, Events, Reply, Server,
     chatter::{self, Chatter, position_of},
-    inside, on_each_database, reply, run_alone,
+    inside, ok, on_each_database, reply, run_alone,
     server::{now, token},
 };
 use reqwest::header::ACCEPT;
@@ -78,6 +78,85 @@ on_each_database! {
         let verified = server.run(&["verify"]).await;
         assert_eq!(verified.code, 0, "{verified:?}");
     }
+}
+
+on_each_database! {
+    /// A service with the scope sends as others, and the log keeps that it did; nobody else does, and nobody reads so.
+    async fn only_its_scope_lets_a_service_act_for_others(kind) {
+        let database = Database::fresh(kind).await;
+        let server = Server::start(&database, &[]).await;
+        let service = scoped(&server, "bridge", "openid chat.send_as");
+        let mut bob = server.client("bob").events(None).await.unwrap();
+        bob.named("ready", LIMIT).await;
+        let send = |client: &Client, act_as: &[&str], key: &str| {
+            let body = json!({"receiver_id": "bob", "text": "hi"});
+            let request = client.post("/v1/messages").header("Idempotency-Key", key).json(&body);
+            act_as.iter().fold(request, |request, user| request.header("Act-As", *user))
+        };
+
+        let sent = ok(send(&service, &["alice"], "k")).await.unwrap();
+        assert_eq!((&sent["sender_id"], &sent["conversation_id"]), (&json!("alice"), &json!("alice,bob")));
+        let event = bob.next(LIMIT).await.unwrap().data;
+        assert_eq!((&event["actor_id"], &event["via"]), (&json!("alice"), &json!("bridge")));
+        assert_eq!(event["message"], sent);
+        let up_to = sent["_id"].as_i64().unwrap();
+        let receipt = service.post("/v1/receipts").header("Act-As", "bob").json(&json!({"type": "read", "up_to": up_to}));
+        assert_eq!(ok(receipt).await.unwrap()["user_id"], "bob");
+        let event = bob.next(LIMIT).await.unwrap().data;
+        assert_eq!((&event["actor_id"], &event["via"]), (&json!("bob"), &json!("bridge")));
+
+        // Keys are the actor's: whoever sends it again meets the same message, and the service's own key is another.
+        for again in [reply(send(&service, &["alice"], "k")).await, reply(send(&server.client("alice"), &[], "k")).await] {
+            assert_eq!(again.header("idempotency-replayed"), "true", "{again:?}");
+            assert_eq!(again.body["_id"], up_to);
+        }
+        let own = ok(send(&service, &[], "k")).await.unwrap();
+        assert_eq!(own["sender_id"], "bridge");
+        let event = bob.next(LIMIT).await.unwrap().data;
+        assert_eq!((&event["actor_id"], &event["via"]), (&json!("bridge"), &Value::Null));
+        // As itself it acts for nobody else.
+        ok(send(&service, &["bridge"], "self")).await.unwrap();
+        assert_eq!(bob.next(LIMIT).await.unwrap().data["via"], Value::Null);
+
+        let head = position_of(bob.cursor().unwrap());
+        for (client, act_as, status, code) in [
+            (server.client("mallory"), &["alice"][..], 403, "scope_missing"),
+            (server.client("alice"), &["alice"], 403, "scope_missing"),
+            (scoped(&server, "mallory", "chat.send_ass chat.read_all"), &["alice"], 403, "scope_missing"),
+            (scoped(&server, "mallory", ""), &["not a user"], 403, "scope_missing"),
+            (service.clone(), &["not a user"], 400, "user_id_invalid"),
+            (service.clone(), &[""], 400, "user_id_invalid"),
+            (service.clone(), &["~room"], 400, "user_id_invalid"),
+            (service.clone(), &["alice", "carol"], 400, "user_id_invalid"),
+            (Client::new(&server.url(), ""), &["alice"], 401, "token_missing"),
+        ] {
+            let receipt = act_as.iter().fold(client.post("/v1/receipts"), |request, user| request.header("Act-As", *user));
+            let receipt = receipt.json(&json!({"type": "read", "up_to": up_to}));
+            for request in [send(&client, act_as, "new"), receipt] {
+                let refused = reply(request).await;
+                assert_eq!((refused.status, &refused.body["code"]), (status, &json!(code)), "{act_as:?} {refused:?}");
+                if status != 401 {
+                    assert_eq!(refused.body["errors"][0]["header"], "Act-As", "{refused:?}");
+                }
+            }
+        }
+        for path in ["/v1/messages?with=bob", "/v1/messages/1", "/v1/conversations", "/v1/events?after=0&wait=0"] {
+            let get = || service.get(path).header("Act-As", "alice");
+            for request in [get(), get().header(ACCEPT, "text/event-stream, application/json")] {
+                let refused = reply(request).await;
+                assert_eq!((refused.status, &refused.body["code"]), (403, &json!("scope_missing")), "{path}");
+            }
+        }
+        let now = server.client("bob").poll("", 0).await.unwrap();
+        assert_eq!(now["head"], head, "what was refused is not in the log");
+        let verified = server.run(&["verify"]).await;
+        assert_eq!(verified.code, 0, "{verified:?}");
+    }
+}
+
+fn scoped(server: &Server, user: &str, scope: &str) -> Client {
+    let token = token(&json!({"sub": user, "exp": now() + 3600, "scope": scope}));
+    Client::new(&server.url(), &token)
 }
 
 /// The table has a row for each operation that there is, and each route of the table is asked.

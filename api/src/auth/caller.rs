@@ -9,7 +9,7 @@ use axum::{
 };
 use chat_domain::ids::UserId;
 
-use super::{TokenError, Verified, Verifier};
+use super::{Scopes, TokenError, Verified, Verifier, actor::ACT_AS};
 use crate::{
     problem::{Code, Problem},
     state::AppState,
@@ -23,6 +23,7 @@ pub struct Caller {
     pub expires_at: u64,
     /// As `expires_at`, with the leeway that the verifier grants.
     pub ends_at: u64,
+    pub scopes: Scopes,
 }
 
 impl Caller {
@@ -65,11 +66,13 @@ impl From<Verified> for Caller {
             user_id,
             expires_at,
             ends_at,
+            scopes,
         } = verified;
         Self {
             user_id,
             expires_at,
             ends_at,
+            scopes,
         }
     }
 }
@@ -97,8 +100,25 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        Self::authenticate(&app.verifier, bearer(&parts.headers)).await
+        let caller = Self::of_headers(&parts.headers, app).await?;
+        refuse_act_as(&parts.headers)?;
+        Ok(caller)
     }
+}
+
+impl Caller {
+    pub(super) async fn of_headers(headers: &HeaderMap, app: &AppState) -> Result<Self, Problem> {
+        Self::authenticate(&app.verifier, bearer(headers)).await
+    }
+}
+
+/// Nobody reads as somebody else. Who asks for it is told so, rather than given what is its own.
+fn refuse_act_as(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key(ACT_AS) {
+        let detail = "Act-As is for sends and receipts: no scope lets a token read as another user";
+        return Err(Problem::new(Code::ScopeMissing).at_header("Act-As", detail));
+    }
+    Ok(())
 }
 
 /// The caller of `/v1/events`: the header, or else `access_token` in the query.
@@ -115,11 +135,12 @@ impl FromRequestParts<AppState> for StreamCaller {
                 .find(|(name, _)| name == "access_token")
                 .map(|(_, token)| token)
         };
-        match bearer(&parts.headers) {
+        let caller = match bearer(&parts.headers) {
             Some(token) => Caller::authenticate(&app.verifier, Some(token)).await,
             None => Caller::authenticate(&app.verifier, of_query().as_deref()).await,
-        }
-        .map(Self)
+        }?;
+        refuse_act_as(&parts.headers)?;
+        Ok(Self(caller))
     }
 }
 

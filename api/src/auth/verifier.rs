@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::{
     jwks::Jwks,
     keys::{Key, Missing},
+    scopes::Scopes,
 };
 
 /// What a token must say beside its user, and by how much clocks may differ.
@@ -56,6 +57,7 @@ pub struct Verified {
     pub expires_at: u64,
     /// As `expires_at`, with the leeway: from then on the token is refused.
     pub ends_at: u64,
+    pub scopes: Scopes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +88,8 @@ struct Claims {
     sub: Option<String>,
     /// A number of JSON, which may have a fraction.
     exp: Option<f64>,
+    /// Names with spaces between (RFC 8693, section 4.2). In another form it is another service's, and grants nothing.
+    scope: Option<serde_json::Value>,
 }
 
 impl Verifier {
@@ -162,12 +166,14 @@ impl Verifier {
             .and_then(|sub| UserId::parse(&sub).ok())
             .ok_or(TokenError::Subject)?;
         let exp = claims.exp.ok_or(TokenError::NoExpiry)?;
+        let scope = claims.scope.as_ref().and_then(|scope| scope.as_str());
         // The cast saturates, and a proven `exp` is not in the past.
         let expires_at = exp as u64;
         Ok(Verified {
             user_id,
             expires_at,
             ends_at: expires_at.saturating_add(self.validation.leeway),
+            scopes: Scopes::parse(scope.unwrap_or_default()),
         })
     }
 }

@@ -21,7 +21,7 @@ use super::{
     sender::{Gone, Sender},
 };
 use crate::{
-    auth::Caller,
+    auth::{Actor, Caller},
     limits::Door,
     metrics, operations,
     problem::{Code, Problem},
@@ -194,15 +194,16 @@ impl Session {
             Some(Waiting::Command(event)) => event,
         };
         let (app, user) = (self.app.clone(), self.caller.user_id.clone());
+        let actor = Actor::from(self.caller.clone());
         let ack = event.ack;
         match Command::parse(&event) {
             Err(problem) => self.begin(ack, async move { Answer::problem(&problem) }),
             Ok(Command::Send { key, draft }) => self.begin(ack, async move {
-                let sent = operations::send_message(&app, user, key, draft).await;
+                let sent = operations::send_message(&app, actor, key, draft).await;
                 Answer::of(sent, Answer::sent)
             }),
             Ok(Command::Receipt { key, receipt }) => self.begin(ack, async move {
-                let marked = operations::send_receipt(&app, user, key, receipt).await;
+                let marked = operations::send_receipt(&app, actor, key, receipt).await;
                 Answer::of(marked, Answer::marked)
             }),
             Ok(Command::History(asked)) => {

@@ -23,6 +23,7 @@ fn a_token_names_a_user_until_it_expires() {
         user_id,
         expires_at,
         ends_at: expires_at + LEEWAY,
+        scopes: Scopes::default(),
     };
     let claims = json!({"sub": "alice", "exp": expires_at, "aud": "somebody", "iss": "x", "other": [1]});
     assert_eq!(verify(&claims), Ok(verified.clone()));
@@ -222,4 +223,22 @@ fn the_leeway_is_that_of_the_rules() {
         verify(&TokenRules::default(), &immature),
         Err(TokenError::Immature)
     );
+}
+
+#[test]
+fn scopes_are_those_of_the_claim_where_it_is_text() {
+    let scopes = |scope: Value| {
+        verify(&json!({"sub": "a", "exp": now() + 60, "scope": scope}))
+            .unwrap()
+            .scopes
+    };
+    assert!(scopes(json!("openid chat.send_as")).send_as);
+    for foreign in [
+        json!(["chat.send_as"]),
+        json!({"chat.send_as": true}),
+        json!(7),
+        Value::Null,
+    ] {
+        assert_eq!(scopes(foreign), Scopes::default());
+    }
 }
