@@ -154,6 +154,86 @@ on_each_database! {
     }
 }
 
+on_each_database! {
+    /// A service with the scope, and that asks for it, follows everybody: the same events in the same chain.
+    async fn only_its_scope_shows_a_service_the_events_of_everybody(kind) {
+        let database = Database::fresh(kind).await;
+        let server = Server::start(&database, &[]).await;
+        let service = scoped(&server, "bridge", "chat.read_all");
+        // More than a page.
+        let mut all = Vec::new();
+        for n in 0..50 {
+            for (from, to) in [("alice", "bob"), ("carol", "carol"), ("bridge", "dave")] {
+                all.push(server.client(from).send(to, &n.to_string(), None).await.unwrap()["_id"].as_i64().unwrap());
+            }
+        }
+        server.client("bob").receipt("read", all[0]).await.unwrap();
+        all.push(all.last().unwrap() + 1);
+        let everything = |query: &str| service.get(&format!("/v1/events?all=true&{query}"));
+
+        // From the beginning, and live.
+        let mut stream = Events::open(everything("after=0")).await.unwrap();
+        let ready = stream.named("ready", LIMIT).await;
+        assert_eq!(ready.data["user_id"], "bridge");
+        let mut seen: Vec<_> = stream.take(all.len(), LIMIT).await.iter().map(position).collect();
+        assert_eq!(seen, all);
+        let middle = stream.cursor().unwrap().to_owned();
+        for (from, to) in [("erin", "frank"), ("alice", "bob")] {
+            all.push(server.client(from).send(to, "live", None).await.unwrap()["_id"].as_i64().unwrap());
+        }
+        seen.extend(stream.take(2, LIMIT).await.iter().map(position));
+        assert_eq!(seen, all);
+
+        // The long poll goes the same way, page by page, and so does a stream that comes back.
+        let (mut after, mut polled) = ("0".to_owned(), Vec::new());
+        loop {
+            let page = ok(everything(&format!("after={after}&wait=0&limit=40"))).await.unwrap();
+            let events = page["events"].as_array().unwrap();
+            for event in events {
+                assert!(after == "0" || event["prev"] == after, "{event}");
+                after = event["cursor"].as_str().unwrap().to_owned();
+            }
+            polled.extend(events.iter().map(position));
+            after = page["cursor"].as_str().unwrap().to_owned();
+            if page["more"] == false {
+                break;
+            }
+        }
+        assert_eq!(polled, all);
+        let mut again = Events::open(everything(&format!("after={middle}"))).await.unwrap();
+        again.named("ready", LIMIT).await;
+        let rest: Vec<_> = again.take(2, LIMIT).await.iter().map(position).collect();
+        assert_eq!(rest, all[all.len() - 2..]);
+
+        // Its own, unless it asks.
+        let own: Vec<_> = all[..150].iter().skip(2).step_by(3).copied().collect();
+        for query in ["", "&all=false"] {
+            let page = ok(service.get(&format!("/v1/events?after=0&wait=0&limit=200{query}"))).await.unwrap();
+            let positions: Vec<_> = page["events"].as_array().unwrap().iter().map(position).collect();
+            assert_eq!(positions, own);
+        }
+        // And no more than the events.
+        assert_eq!(service.message(all[0]).await.unwrap_err().status, 404);
+        for (client, status, code) in [
+            (server.client("alice"), 403, "scope_missing"),
+            (scoped(&server, "alice", "chat.send_as chat.read_alls"), 403, "scope_missing"),
+            (Client::new(&server.url(), ""), 401, "token_missing"),
+        ] {
+            for accept in ["application/json", "text/event-stream"] {
+                let request = client.get("/v1/events?after=0&wait=0&all=true").header(ACCEPT, accept);
+                let refused = reply(request).await;
+                assert_eq!((refused.status, &refused.body["code"]), (status, &json!(code)), "{refused:?}");
+            }
+        }
+        let maybe = reply(service.get("/v1/events?all=maybe")).await;
+        assert_eq!((maybe.status, &maybe.body["code"]), (400, &json!("parameter_invalid")));
+    }
+}
+
+fn position(event: &Value) -> i64 {
+    event["position"].as_i64().unwrap()
+}
+
 fn scoped(server: &Server, user: &str, scope: &str) -> Client {
     let token = token(&json!({"sub": user, "exp": now() + 3600, "scope": scope}));
     Client::new(&server.url(), &token)

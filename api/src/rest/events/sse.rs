@@ -11,7 +11,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use chat_domain::cursor::After;
+use chat_domain::{cursor::After, ports};
 use futures_util::stream;
 use tokio::time::{Sleep, sleep};
 
@@ -35,7 +35,13 @@ const RETRY: u32 = 2000;
 /// nginx buffers answers unless told not to.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-pub(super) async fn stream(app: AppState, address: IpAddr, caller: Caller, after: After) -> Response {
+pub(super) async fn stream(
+    app: AppState,
+    address: IpAddr,
+    caller: Caller,
+    reader: ports::Reader,
+    after: After,
+) -> Response {
     let connection = app.limits.connect(Door::Sse, address);
     let connection = connection.and_then(|mut connection| {
         connection.of_user(&caller.user_id)?;
@@ -47,7 +53,7 @@ pub(super) async fn stream(app: AppState, address: IpAddr, caller: Caller, after
     };
     let expiry = Box::pin(sleep(caller.expires_in()));
     let warning = Some(Box::pin(sleep(caller.warned_in())));
-    let source = match app.hub.subscribe(caller.user_id.clone(), after).await {
+    let source = match app.hub.subscribe(reader, after).await {
         Ok(subscription) => Source::Live {
             subscription: Box::new(subscription),
             warning,
