@@ -134,7 +134,6 @@ async fn keys_are_rotated_by_a_file() {
     let (_database, server) = start(&[("CHAT_JWKS_FILE", file.to_str().unwrap())]).await;
     let (by_old, by_new) = (old.token("alice"), new.token("alice"));
     assert!(is_good(&server, &by_old).await);
-    // Not even a token with an unknown key had to come.
     fs::write(&file, jwks(&[&old, &new])).unwrap();
     let stands = "CHAT_JWKS_FILE was read again";
     eventually(stands, LIMIT, || async { is_good(&server, &by_new).await }).await;
@@ -159,6 +158,7 @@ async fn keys_are_rotated_by_a_file() {
     let replaced = folder.path().join("new.json");
     fs::write(&replaced, jwks(&[&new])).unwrap();
     fs::rename(&replaced, &file).unwrap();
+    // No token with an unknown key has to come for that.
     eventually(stands, LIMIT, || async { !is_good(&server, &by_old).await }).await;
     assert_eq!(told(&server, &by_old).await, refused(401, "token_invalid"));
     assert!(is_good(&server, &by_new).await);
@@ -236,16 +236,21 @@ async fn an_issuer_that_fails_changes_nothing() {
     })
     .await;
     // Whether such a key exists cannot be known now: not for good, so that nobody is thrown out by it.
-    assert_eq!(
-        told(&server, &new.token("alice")).await,
-        refused(503, "not_ready")
-    );
+    let renewed = new.token("alice");
+    assert_eq!(told(&server, &renewed).await, refused(503, "not_ready"));
+    let socket = SocketIo::connect(Transport::Websocket, &server.url(), &alice, None).await;
+    let mut socket = socket.ok().unwrap();
+    let answer = socket.ask("authenticate", &json!({ "token": renewed })).await;
+    assert_eq!(answer.unwrap()["problem"]["code"], "not_ready");
 
     issuer.publish(&[&new]);
     eventually("the new key is there", LIMIT, || async {
-        is_good(&server, &new.token("alice")).await
+        is_good(&server, &renewed).await
     })
     .await;
+    // The socket has lived on, and goes on with the new token.
+    let answer = socket.ask("authenticate", &json!({ "token": renewed })).await;
+    assert!(answer.unwrap()["result"]["expires_at"].is_u64());
     assert_eq!(told(&server, &alice).await, refused(401, "token_invalid"));
 }
 

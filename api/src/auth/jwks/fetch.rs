@@ -2,8 +2,8 @@
 //!
 //! A client with a pool, redirects and proxies would be a good deal of code for one request in five minutes: this is
 //! hyper on one connection, and TLS as the database's connections have it. Certificates are checked by the roots of
-//! this machine (`SSL_CERT_FILE` adds a private one), or where it has none by those that Mozilla trusts. Redirects are
-//! not followed: who fetches keys knows where they are.
+//! this machine (`SSL_CERT_FILE` names others), or where it has none by those that Mozilla trusts. Redirects are not
+//! followed: who fetches keys knows where they are.
 
 use std::{fmt, pin::pin, str::FromStr, sync::Arc};
 
