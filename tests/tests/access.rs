@@ -280,6 +280,8 @@ enum Shows {
     OnlyToParties,
     /// To this one of the two, because of whom the query names.
     To(&'static str),
+    /// 403 to whoever has no scope, the two parties too.
+    ToServices,
     /// Nothing of the secret to anybody; each acts for itself.
     Own,
     /// The same to all, with a token or without.
@@ -361,7 +363,8 @@ impl Asked {
                     stream: true,
                     ..get("/v1/events?after=0", Shows::ToParties)
                 };
-                vec![poll, stream]
+                let everything = get("/v1/events?all=true&after=0&wait=0", Shows::ToServices);
+                vec![poll, stream, everything]
             }
             "check_health" => vec![get("/healthz", Shows::Public)],
             "check_readiness" => vec![get("/readyz", Shows::Public)],
@@ -417,6 +420,7 @@ impl Asked {
         let what = format!("{} {} for {who}: {answer:?}", self.operation, self.path);
         match self.shows {
             Shows::Public => return self.check_public(answer),
+            Shows::ToServices => return self.check_scope(answer),
             Shows::Own => {
                 assert_eq!(answer.status, 201, "{what}");
                 assert_eq!(answer.header("idempotency-replayed"), "", "{what}");
@@ -442,6 +446,7 @@ impl Asked {
         let what = format!("{} {} for {who}: {answer:?}", self.operation, self.path);
         match self.shows {
             Shows::Public => self.check_public(answer),
+            Shows::ToServices => self.check_scope(answer),
             Shows::Own => {
                 assert_eq!(answer.status, 201, "{what}");
                 let mine = who == OWNER;
@@ -482,6 +487,16 @@ impl Asked {
         assert_eq!(answer.content_type(), "application/problem+json", "{what}");
         assert!(answer.header("www-authenticate").starts_with("Bearer "), "{what}");
         assert!(!shows(&answer.body, secret), "{what}");
+    }
+
+    fn check_scope(&self, answer: &Reply) {
+        let refused = (answer.status, &answer.body["code"]);
+        assert_eq!(
+            refused,
+            (403, &json!("scope_missing")),
+            "{}: {answer:?}",
+            self.path
+        );
     }
 
     fn check_public(&self, answer: &Reply) {
