@@ -19,7 +19,7 @@ use clap::{
 
 use crate::{
     auth::Signer,
-    config::{self, Config, Options},
+    config::{self, Config, KeySource, Options},
     maintenance, openapi, serve, telemetry,
 };
 
@@ -179,13 +179,18 @@ where
 
 fn print_token(options: &Options, user: &str, expires_in: u64) -> anyhow::Result<()> {
     let user_id = UserId::parse(user).with_context(|| format!("--user {user:?}"))?;
-    let Some(secret) = options.jwt_secret()? else {
-        bail!(
+    let tokens = options.tokens.check()?;
+    let secret = match &tokens.keys {
+        Some(KeySource::Secret(secret)) => secret,
+        Some(KeySource::PublicKey(_) | KeySource::Jwks(_)) => bail!(
+            "only CHAT_JWT_SECRET signs tokens; those that a public key checks come from whoever has the private one"
+        ),
+        None => bail!(
             "no secret is configured (CHAT_JWT_SECRET or CHAT_JWT_SECRET_FILE); a server without one gives \
              development tokens: POST /dev/token {{\"user_id\":\"{user_id}\"}}"
-        );
+        ),
     };
-    let signed = Signer::hs256(secret.bytes())
+    let signed = Signer::new(secret.bytes(), tokens.rules.clone())
         .sign(&user_id, expires_in)
         .context("the token cannot be signed")?;
     print(&format!("{}\n", signed.token))

@@ -5,6 +5,7 @@
 
 mod limits;
 mod secret;
+mod tokens;
 mod variables;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -12,12 +13,14 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use chat_domain::content::Content;
 use clap::{ArgAction, Args};
 
-use self::limits::LimitArguments;
+use self::{limits::LimitArguments, tokens::TokenArguments};
 pub use self::{
     secret::Secret,
+    tokens::{KeySource, TokenOptions},
     variables::{unknown_variable, variable_of},
 };
 use crate::{
+    auth::JwksError,
     limits::LimitsOptions,
     socket::Pings,
     telemetry::{self, LogFormat},
@@ -27,7 +30,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options (also as environment variables)")]
 pub struct Options {
-    /// Address and port to listen on. Anything but loopback needs a JWT secret
+    /// Address and port to listen on. Anything but loopback needs a key for tokens
     #[arg(
         long,
         global = true,
@@ -63,20 +66,8 @@ pub struct Options {
     )]
     pub database_connections: u32,
 
-    /// The secret that tokens are signed with (HS256): 32 bytes or more. Without one the server runs in development
-    /// mode: on loopback only, and POST /dev/token gives a token to anybody on this machine
-    #[arg(
-        long,
-        global = true,
-        env = "CHAT_JWT_SECRET",
-        hide_env_values = true,
-        value_name = "SECRET"
-    )]
-    pub jwt_secret: Option<String>,
-
-    /// A file that holds the JWT secret. A line break at its end does not count
-    #[arg(long, global = true, env = "CHAT_JWT_SECRET_FILE", value_name = "PATH")]
-    pub jwt_secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub tokens: TokenArguments,
 
     /// Apply pending migrations when `serve` starts: true or false
     #[arg(long, global = true, env = "CHAT_MIGRATE", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
@@ -234,8 +225,7 @@ pub struct Config {
     pub listen: SocketAddr,
     pub database_url: Secret,
     pub database_connections: u32,
-    /// None: development mode.
-    pub jwt_secret: Option<Secret>,
+    pub tokens: TokenOptions,
     pub migrate: bool,
     pub allow_lax_durability: bool,
     pub log: String,
@@ -266,6 +256,12 @@ pub enum ConfigError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("{variable}: {} cannot be used", path.display())]
+    Jwks {
+        variable: &'static str,
+        path: PathBuf,
+        source: JwksError,
+    },
     #[error("{variable}: {reason}")]
     Value { variable: &'static str, reason: String },
 }
@@ -281,11 +277,11 @@ impl TryFrom<Options> for Config {
     type Error = ConfigError;
 
     fn try_from(options: Options) -> Result<Self, ConfigError> {
-        let jwt_secret = options.jwt_secret()?;
-        if jwt_secret.is_none() && !options.listen.ip().to_canonical().is_loopback() {
+        let tokens = options.tokens.check()?;
+        if tokens.keys.is_none() && !options.listen.ip().to_canonical().is_loopback() {
             let reason = format!(
-                "{} can be reached from elsewhere, and without CHAT_JWT_SECRET anybody would get a token: set the \
-                 secret, or listen on 127.0.0.1",
+                "{} can be reached from elsewhere, and without a key for tokens anybody would get one: set \
+                 CHAT_JWT_SECRET, CHAT_JWT_PUBLIC_KEY, CHAT_JWKS_FILE or CHAT_JWKS_URL, or listen on 127.0.0.1",
                 options.listen
             );
             return Err(value("CHAT_LISTEN", reason));
@@ -295,7 +291,7 @@ impl TryFrom<Options> for Config {
             listen: options.listen,
             database_url: options.database_url()?,
             database_connections: within("CHAT_DATABASE_CONNECTIONS", options.database_connections, 1, 1000)?,
-            jwt_secret,
+            tokens,
             migrate: options.migrate,
             allow_lax_durability: options.allow_lax_durability,
             log_format: options.log_format,

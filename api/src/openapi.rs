@@ -87,7 +87,7 @@ pub fn pretty() -> String {
 /// The codes with which an operation may be refused. Any route may also answer `internal`, and `headers_too_large`.
 pub fn refusals(operation_id: &str) -> Vec<Code> {
     use Code::*;
-    const TOKEN: &[Code] = &[TokenMissing, TokenInvalid, TokenExpired];
+    const TOKEN: &[Code] = &[TokenMissing, TokenInvalid, TokenExpired, NotReady, ScopeMissing];
     const BODY: &[Code] = &[
         JsonInvalid,
         BodyInvalid,
@@ -115,7 +115,7 @@ pub fn refusals(operation_id: &str) -> Vec<Code> {
         "list_messages" => &[TOKEN, &[ParameterInvalid, UserIdInvalid, Unavailable]],
         "get_message" => &[TOKEN, &[ParameterInvalid, MessageNotFound, Unavailable]],
         "list_conversations" => &[TOKEN, &[ParameterInvalid, Unavailable]],
-        "send_receipt" => &[TOKEN, BODY, COMMAND, &[MessageNotFound]],
+        "send_receipt" => &[TOKEN, BODY, COMMAND, &[UserIdInvalid, MessageNotFound]],
         "stream_events" => &[
             TOKEN,
             &[ParameterInvalid, CursorInvalid, NotAcceptable, CursorReset],

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
+    auth::Actor,
     problem::{Code, Problem},
     state::App,
     wire::{self, Binary, Draft},
@@ -26,10 +27,13 @@ pub struct Sent {
 
 /// Nothing is awaited before the command is in the writer's queue, so that a door which begins two of these in order
 /// has them recorded in order.
-pub async fn send_message(app: &App, user: UserId, key: CommandKey, draft: Draft) -> Result<Sent, Problem> {
-    app.limits.admit_send(&user)?;
+///
+/// The limit on sends is the actor's, as are its keys, whoever acts for it.
+pub async fn send_message(app: &App, actor: Actor, key: CommandKey, draft: Draft) -> Result<Sent, Problem> {
+    app.limits.admit_send(&actor.user_id)?;
     let action = draft.action(app.content_limit)?;
-    match execute(app, user.clone(), key, action).await? {
+    let user = actor.user_id.clone();
+    match execute(app, actor, key, action).await? {
         Outcome::Sent(recorded) => recorded.message().map(|message| Sent {
             message,
             replayed: false,
@@ -46,20 +50,20 @@ pub async fn send_message(app: &App, user: UserId, key: CommandKey, draft: Draft
 /// As [`send_message`], nothing is awaited before the command is in the queue.
 pub async fn send_receipt(
     app: &App,
-    user: UserId,
+    actor: Actor,
     key: CommandKey,
     receipt: wire::NewReceipt,
 ) -> Result<Marked, Problem> {
-    match execute(app, user, key, receipt.action()).await? {
+    match execute(app, actor, key, receipt.action()).await? {
         Outcome::Marked(marked) => Ok(marked),
         Outcome::Sent(_) | Outcome::SentBefore(_) => Err(Problem::new(Code::Internal)),
     }
 }
 
-async fn execute(app: &App, actor_id: UserId, key: CommandKey, action: Action) -> Result<Outcome, Problem> {
+async fn execute(app: &App, actor: Actor, key: CommandKey, action: Action) -> Result<Outcome, Problem> {
     let command = Command {
-        actor_id,
-        via: None,
+        actor_id: actor.user_id,
+        via: actor.via,
         key,
         action,
     };

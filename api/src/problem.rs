@@ -86,6 +86,11 @@ impl Problem {
         self
     }
 
+    /// The same request may succeed later, without the client doing anything about it.
+    pub fn is_temporary(&self) -> bool {
+        self.code.status() == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// Says which field of the body is wrong; the detail is that of the whole problem too.
     #[must_use]
     pub fn at(self, pointer: impl Into<String>, detail: impl ToString) -> Self {

@@ -1,7 +1,7 @@
 //! `chat-system serve`: the composition root, one straight line from the configuration to the end of the server.
 //!
 //! The order of the start: the lock on the SQLite file, the database, its schema, its settings, the writer, the tail,
-//! the projector, the doors. The end goes the other way: readiness fails, nothing more is accepted, streams close, the
+//! the projector, the keys of tokens, the doors. The end goes the other way: readiness fails, nothing more is accepted, streams close, the
 //! writer finishes what waits, the rest stops.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -22,8 +22,8 @@ use tracing::{info, warn};
 
 use crate::{
     admin,
-    auth::{Signer, Verifier},
-    config::Config,
+    auth::{JwksSource, Key, Refresh, Signer, Verifier},
+    config::{Config, KeySource, TokenOptions},
     limits::Limits,
     metrics,
     realtime::hub::{Hub, HubOptions},
@@ -88,13 +88,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     );
     let watcher = tokio::spawn(watcher);
 
-    let (verifier, development) = match &config.jwt_secret {
-        Some(secret) => (Verifier::hs256(secret.bytes()), None),
-        None => {
-            let (signer, verifier) = Signer::of_this_process();
-            (verifier, Some(signer))
-        }
-    };
+    let (verifier, development, refresh) = verifier(&config.tokens, &readiness);
+    let refresh = refresh.map(|refresh| tokio::spawn(refresh.run(stop.clone())));
     let stopping = readiness.part("shutdown");
     stopping.ready();
     let app = Arc::new(App {
@@ -108,6 +103,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         content_limit: config.content_limit,
         heartbeat: config.heartbeat,
         pings: config.pings,
+        stall: config.stall_timeout,
         lose_one_in: config.lose_one_in,
     });
     let admin = match config.admin_listen {
@@ -141,7 +137,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     }
     writer.stop().await;
     stop.cancel();
-    for task in [tail, projector, watcher].into_iter().chain(admin) {
+    for task in [tail, projector, watcher].into_iter().chain(refresh).chain(admin) {
         task.await.context("a task ended badly")?;
     }
     database
@@ -151,6 +147,26 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         .context("the database's connections cannot be closed")?;
     info!("stopped");
     Ok(())
+}
+
+/// Who checks tokens, who signs them where nobody else does, and who reads the keys again.
+fn verifier(tokens: &TokenOptions, readiness: &Readiness) -> (Verifier, Option<Signer>, Option<Refresh>) {
+    let rules = &tokens.rules;
+    match &tokens.keys {
+        Some(KeySource::Secret(secret)) => (Verifier::new(Key::hs256(secret.bytes()), rules), None, None),
+        Some(KeySource::PublicKey(key)) => (Verifier::new(key.clone(), rules), None, None),
+        Some(KeySource::Jwks(source)) => {
+            if matches!(source, JwksSource::Url { url, .. } if url.is_open()) {
+                warn!("CHAT_JWKS_URL is http: whoever stands between can put keys there, and be anybody");
+            }
+            let (keys, refresh) = Refresh::new(source.clone(), readiness.part("keys"));
+            (Verifier::of_set(keys, rules), None, Some(refresh))
+        }
+        None => {
+            let (signer, verifier) = Signer::of_this_process();
+            (verifier, Some(signer), None)
+        }
+    }
 }
 
 /// Connects, and waits for a database that is not there yet. What it refuses is refused at once.
@@ -291,9 +307,9 @@ async fn watch(readiness: Readiness, status: Arc<Status>, tail: TailHandle, stop
 fn welcome(config: &Config, address: SocketAddr) {
     info!("listening on http://{address}/");
     info!("the API, to read and to try: http://{address}/docs");
-    if config.jwt_secret.is_none() {
+    if config.tokens.keys.is_none() {
         warn!(
-            "DEVELOPMENT MODE: no CHAT_JWT_SECRET is set, so anybody on this machine gets a token for any user"
+            "DEVELOPMENT MODE: no CHAT_JWT_SECRET or other key is set, so anybody on this machine gets a token for any user"
         );
         info!(
             "a token: curl -s http://{address}/dev/token -H 'Content-Type: application/json' \

@@ -43,6 +43,7 @@ use chat_domain::{cursor::After, ids::UserId};
 use engineioxide::{
     DisconnectReason, Socket, Str, config::EngineIoConfig, handler::EngineIoHandler, service::EngineIoService,
 };
+use futures_util::FutureExt;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -166,7 +167,16 @@ pub(crate) struct Connection {
 #[derive(Default)]
 struct Connecting {
     decoder: Decoder,
-    connected: bool,
+    phase: Phase,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It has not said who it is.
+    #[default]
+    Nobody,
+    Authenticating,
+    Connected,
 }
 
 impl Connection {
@@ -196,7 +206,7 @@ impl EngineIoHandler for Sockets {
     fn on_connect(self: Arc<Self>, transport: Arc<Transport>) {
         tokio::spawn(async move {
             let silent = tokio::time::timeout(CONNECT_LIMIT, transport.data.ended.cancelled()).await;
-            if silent.is_err() && !transport.data.lock().connected {
+            if silent.is_err() && transport.data.lock().phase != Phase::Connected {
                 transport.close(DisconnectReason::TransportClose);
             }
         });
@@ -244,24 +254,49 @@ impl Sockets {
     }
 
     fn connect(&self, auth: &str, transport: &Arc<Transport>) {
-        let app = &self.0;
-        let mut state = transport.data.lock();
-        if state.connected {
-            return;
+        {
+            let mut state = transport.data.lock();
+            if state.phase != Phase::Nobody {
+                return;
+            }
+            state.phase = Phase::Authenticating;
         }
-        match authenticate(app, auth) {
-            Ok((caller, after)) => {
-                state.connected = true;
+        let (app, auth, transport) = (self.0.clone(), auth.to_owned(), transport.clone());
+        let mut connecting = Box::pin(async move {
+            let admitted = authenticate(&app, &auth).await;
+            begin(app, admitted, transport);
+        });
+        // Only a token whose key has to be looked for takes time. For everybody else it is done when this returns, so
+        // that a command which follows at once finds the session there.
+        if connecting.as_mut().now_or_never().is_none() {
+            tokio::spawn(connecting);
+        }
+    }
+}
+
+fn begin(app: AppState, admitted: Result<(Caller, After), Problem>, transport: Arc<Transport>) {
+    let mut state = transport.data.lock();
+    match admitted {
+        Ok((caller, after)) => {
+            state.phase = Phase::Connected;
+            drop(state);
+            let sender = Sender::new(transport, app.stall);
+            let session = session::run(app, sender, caller, after);
+            tokio::spawn(session);
+        }
+        Err(problem) => {
+            metrics::rejected(problem.code, limits::Door::SocketIo);
+            if problem.is_temporary() {
                 drop(state);
-                let sender = Sender::new(transport.clone());
-                let session = session::run(app.clone(), sender, caller, after);
-                tokio::spawn(session);
+                tokio::spawn(
+                    async move { session::refuse(Sender::new(transport, app.stall), &problem).await },
+                );
+                return;
             }
-            Err(problem) => {
-                metrics::rejected(problem.code, limits::Door::SocketIo);
-                let (code, body) = (problem.code.as_str(), problem.body(None));
-                reply(transport, Outgoing::connect_error("", code, Some(&body)));
-            }
+            state.phase = Phase::Nobody;
+            drop(state);
+            let (code, body) = (problem.code.as_str(), problem.body(None));
+            reply(&transport, Outgoing::connect_error("", code, Some(&body)));
         }
     }
 }
@@ -275,7 +310,7 @@ fn reply(transport: &Arc<Transport>, packet: Outgoing) {
 
 fn enqueue(event: Event, transport: &Arc<Transport>) {
     // A command before there is a user is nobody's.
-    if !transport.data.lock().connected {
+    if transport.data.lock().phase != Phase::Connected {
         return;
     }
     if transport.data.queue.put(event, QUEUE_BYTES) == Err(Flooded) {
@@ -283,11 +318,11 @@ fn enqueue(event: Event, transport: &Arc<Transport>) {
     }
 }
 
-fn authenticate(app: &AppState, auth: &str) -> Result<(Caller, After), Problem> {
+async fn authenticate(app: &AppState, auth: &str) -> Result<(Caller, After), Problem> {
     let auth = if auth.is_empty() { "{}" } else { auth };
     let auth: Auth =
         serde_json::from_str(auth).map_err(|error| Problem::new(Code::BodyInvalid).at("/auth", error))?;
-    let caller = Caller::authenticate(&app.verifier, auth.token.as_deref())?;
+    let caller = Caller::authenticate(&app.verifier, auth.token.as_deref()).await?;
     let after = match auth.after.as_deref() {
         None | Some("") => After::Now,
         Some(after) => After::parse(after)

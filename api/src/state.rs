@@ -31,6 +31,8 @@ pub struct App {
     /// The longest silence of a stream.
     pub heartbeat: Duration,
     pub pings: Pings,
+    /// How long a reader may take nothing.
+    pub stall: Duration,
     /// Of so many deliveries one is lost between the subscription and the socket; 0: none. The tests of debug builds
     /// set it, to show that nobody behind the socket can tell.
     pub lose_one_in: u32,

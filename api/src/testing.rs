@@ -129,6 +129,7 @@ impl Server {
             content_limit: CONTENT_LIMIT,
             heartbeat: setup.heartbeat,
             pings: Pings::default(),
+            stall: Duration::from_secs(30),
             lose_one_in: 0,
         });
         Self {

@@ -61,9 +61,24 @@ pub trait Outbox: Send + Sync {
     /// is committed and not visible yet. Only the tail calls this, and proves what it passes on.
     async fn read_after(&self, after: Position, limit: PageLimit) -> Result<Vec<Arc<Recorded>>, StoreError>;
 
-    /// The events that `user` may see after one position and up to another, which must be proven.
-    /// What it costs follows what there is for the user, not the length of the log.
-    async fn page(&self, user: &UserId, range: PageRange, limit: PageLimit) -> Result<Page, StoreError>;
+    /// The events that a reader may see after one position and up to another, which must be proven.
+    /// What it costs follows what there is for the reader, not the length of the log.
+    async fn page(&self, reader: &Reader, range: PageRange, limit: PageLimit) -> Result<Page, StoreError>;
+}
+
+/// Who follows the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reader {
+    /// Sees the conversations that it participates in.
+    User(UserId),
+    /// A service that sees every event.
+    Everything,
+}
+
+impl From<UserId> for Reader {
+    fn from(user: UserId) -> Self {
+        Self::User(user)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +134,7 @@ pub struct PageLimit {
 pub struct Page {
     /// Ascending.
     pub events: Vec<Arc<Recorded>>,
-    /// Everything for the user up to this position is in the page or before it.
+    /// Everything for the reader up to this position is in the page or before it.
     pub complete_to: Position,
     /// The width for the next page.
     pub next_width: Position,

@@ -13,7 +13,7 @@ use chat_domain::{
     event::Recorded,
     facts::Participant,
     ids::UserId,
-    ports::{EpochEnd, Head, Outbox, Page, PageLimit, PageRange, StoreError},
+    ports::{EpochEnd, Head, Outbox, Page, PageLimit, PageRange, Reader, StoreError},
 };
 use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
@@ -101,6 +101,39 @@ impl SqlOutbox {
             .pool
             .query_all_raw(self.database.statement(select, values))
             .await
+    }
+
+    /// The rows of the log after a position, in order.
+    async fn rows_after(
+        &self,
+        (after, up_to): (Position, Position),
+        most: usize,
+    ) -> Result<Vec<QueryResult>, DbErr> {
+        let select = format!(
+            "SELECT {} FROM outbox o {} WHERE o.position > ? AND o.position <= ? ORDER BY o.position LIMIT {most}",
+            rows::selected(),
+            self.database.flavor.force_index(Index::OutboxPosition),
+        );
+        let statement = self.database.statement(select, [after.into(), up_to.into()]);
+        self.database.pool.query_all_raw(statement).await
+    }
+
+    /// A page of the whole log: what is looked at is what is in it.
+    async fn read_everything(&self, range: PageRange, limit: PageLimit) -> Result<Page, StoreError> {
+        let PageRange { after, up_to, width } = range;
+        let found = self
+            .rows_after((after, up_to), limit.events)
+            .await
+            .map_err(unavailable)?;
+        let events = rows::events(&self.database, &found, limit).await?;
+        // Up to the last one that fits; there is nothing between it and the next, and nothing after the last of all.
+        let is_whole = events.len() == found.len() && found.len() < limit.events;
+        let last = events.last().map_or(up_to, |event| event.position);
+        Ok(Page {
+            complete_to: if is_whole { up_to } else { last },
+            events,
+            next_width: width,
+        })
     }
 
     async fn read_page(&self, user: &UserId, range: PageRange, limit: PageLimit) -> Result<Page, StoreError> {
@@ -192,22 +225,15 @@ impl Outbox for SqlOutbox {
     }
 
     async fn read_after(&self, after: Position, limit: PageLimit) -> Result<Vec<Arc<Recorded>>, StoreError> {
-        let select = format!(
-            "SELECT {} FROM outbox o {} WHERE o.position > ? ORDER BY o.position LIMIT {}",
-            rows::selected(),
-            self.database.flavor.force_index(Index::OutboxPosition),
-            limit.events,
-        );
-        let rows = self
-            .database
-            .pool
-            .query_all_raw(self.database.statement(select, [after.into()]))
-            .await;
+        let rows = self.rows_after((after, Position::MAX), limit.events).await;
         rows::events(&self.database, &rows.map_err(unavailable)?, limit).await
     }
 
-    async fn page(&self, user: &UserId, range: PageRange, limit: PageLimit) -> Result<Page, StoreError> {
-        self.read_page(user, range, limit).await
+    async fn page(&self, reader: &Reader, range: PageRange, limit: PageLimit) -> Result<Page, StoreError> {
+        match reader {
+            Reader::User(user) => self.read_page(user, range, limit).await,
+            Reader::Everything => self.read_everything(range, limit).await,
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod harness;
 pub mod chatter;
 pub mod counting;
 pub mod inside;
+pub mod issuer;
 pub mod keyed;
 pub mod listener;
 pub mod logs;

@@ -14,8 +14,7 @@ use async_trait::async_trait;
 use chat_domain::{
     Position,
     event::Recorded,
-    ids::UserId,
-    ports::{EpochEnd, Head, Outbox, Page, PageLimit, PageRange, StoreError},
+    ports::{EpochEnd, Head, Outbox, Page, PageLimit, PageRange, Reader, StoreError},
 };
 use chat_infrastructure::tail::Publish;
 use tokio::time::interval;
@@ -104,8 +103,8 @@ impl Outbox for Veil {
         Ok(shown)
     }
 
-    async fn page(&self, user: &UserId, range: PageRange, limit: PageLimit) -> Result<Page, StoreError> {
-        let mut page = self.outbox.page(user, range, limit).await?;
+    async fn page(&self, reader: &Reader, range: PageRange, limit: PageLimit) -> Result<Page, StoreError> {
+        let mut page = self.outbox.page(reader, range, limit).await?;
         let hidden = self.hidden();
         let before = page.events.len();
         page.events

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, time::Duration};
 use chat_tests::{
     Client, Database, Events, Reply, Server,
     chatter::{self, Chatter, position_of},
-    inside, on_each_database, reply, run_alone,
+    inside, ok, on_each_database, reply, run_alone,
     server::{now, token},
 };
 use reqwest::header::ACCEPT;
@@ -80,6 +80,165 @@ on_each_database! {
     }
 }
 
+on_each_database! {
+    /// A service with the scope sends as others, and the log keeps that it did; nobody else does, and nobody reads so.
+    async fn only_its_scope_lets_a_service_act_for_others(kind) {
+        let database = Database::fresh(kind).await;
+        let server = Server::start(&database, &[]).await;
+        let service = scoped(&server, "bridge", "openid chat.send_as");
+        let mut bob = server.client("bob").events(None).await.unwrap();
+        bob.named("ready", LIMIT).await;
+        let send = |client: &Client, act_as: &[&str], key: &str| {
+            let body = json!({"receiver_id": "bob", "text": "hi"});
+            let request = client.post("/v1/messages").header("Idempotency-Key", key).json(&body);
+            act_as.iter().fold(request, |request, user| request.header("Act-As", *user))
+        };
+
+        let sent = ok(send(&service, &["alice"], "k")).await.unwrap();
+        assert_eq!((&sent["sender_id"], &sent["conversation_id"]), (&json!("alice"), &json!("alice,bob")));
+        let event = bob.next(LIMIT).await.unwrap().data;
+        assert_eq!((&event["actor_id"], &event["via"]), (&json!("alice"), &json!("bridge")));
+        assert_eq!(event["message"], sent);
+        let up_to = sent["_id"].as_i64().unwrap();
+        let receipt = service.post("/v1/receipts").header("Act-As", "bob").json(&json!({"type": "read", "up_to": up_to}));
+        assert_eq!(ok(receipt).await.unwrap()["user_id"], "bob");
+        let event = bob.next(LIMIT).await.unwrap().data;
+        assert_eq!((&event["actor_id"], &event["via"]), (&json!("bob"), &json!("bridge")));
+
+        // Keys are the actor's: whoever sends it again meets the same message, and the service's own key is another.
+        for again in [reply(send(&service, &["alice"], "k")).await, reply(send(&server.client("alice"), &[], "k")).await] {
+            assert_eq!(again.header("idempotency-replayed"), "true", "{again:?}");
+            assert_eq!(again.body["_id"], up_to);
+        }
+        let own = ok(send(&service, &[], "k")).await.unwrap();
+        assert_eq!(own["sender_id"], "bridge");
+        let event = bob.next(LIMIT).await.unwrap().data;
+        assert_eq!((&event["actor_id"], &event["via"]), (&json!("bridge"), &Value::Null));
+        // As itself it acts for nobody else.
+        ok(send(&service, &["bridge"], "self")).await.unwrap();
+        assert_eq!(bob.next(LIMIT).await.unwrap().data["via"], Value::Null);
+
+        let head = position_of(bob.cursor().unwrap());
+        for (client, act_as, status, code) in [
+            (server.client("mallory"), &["alice"][..], 403, "scope_missing"),
+            (server.client("alice"), &["alice"], 403, "scope_missing"),
+            (scoped(&server, "mallory", "chat.send_ass chat.read_all"), &["alice"], 403, "scope_missing"),
+            (scoped(&server, "mallory", ""), &["not a user"], 403, "scope_missing"),
+            (service.clone(), &["not a user"], 400, "user_id_invalid"),
+            (service.clone(), &[""], 400, "user_id_invalid"),
+            (service.clone(), &["~room"], 400, "user_id_invalid"),
+            (service.clone(), &["alice", "carol"], 400, "user_id_invalid"),
+            (Client::new(&server.url(), ""), &["alice"], 401, "token_missing"),
+        ] {
+            let receipt = act_as.iter().fold(client.post("/v1/receipts"), |request, user| request.header("Act-As", *user));
+            let receipt = receipt.json(&json!({"type": "read", "up_to": up_to}));
+            for request in [send(&client, act_as, "new"), receipt] {
+                let refused = reply(request).await;
+                assert_eq!((refused.status, &refused.body["code"]), (status, &json!(code)), "{act_as:?} {refused:?}");
+                if status != 401 {
+                    assert_eq!(refused.body["errors"][0]["header"], "Act-As", "{refused:?}");
+                }
+            }
+        }
+        for path in ["/v1/messages?with=bob", "/v1/messages/1", "/v1/conversations", "/v1/events?after=0&wait=0"] {
+            let get = || service.get(path).header("Act-As", "alice");
+            for request in [get(), get().header(ACCEPT, "text/event-stream, application/json")] {
+                let refused = reply(request).await;
+                assert_eq!((refused.status, &refused.body["code"]), (403, &json!("scope_missing")), "{path}");
+            }
+        }
+        let now = server.client("bob").poll("", 0).await.unwrap();
+        assert_eq!(now["head"], head, "what was refused is not in the log");
+        let verified = server.run(&["verify"]).await;
+        assert_eq!(verified.code, 0, "{verified:?}");
+    }
+}
+
+on_each_database! {
+    /// A service with the scope, and that asks for it, follows everybody: the same events in the same chain.
+    async fn only_its_scope_shows_a_service_the_events_of_everybody(kind) {
+        let database = Database::fresh(kind).await;
+        let server = Server::start(&database, &[]).await;
+        let service = scoped(&server, "bridge", "chat.read_all");
+        // More than a page.
+        let mut all = Vec::new();
+        for n in 0..50 {
+            for (from, to) in [("alice", "bob"), ("carol", "carol"), ("bridge", "dave")] {
+                all.push(server.client(from).send(to, &n.to_string(), None).await.unwrap()["_id"].as_i64().unwrap());
+            }
+        }
+        server.client("bob").receipt("read", all[0]).await.unwrap();
+        all.push(all.last().unwrap() + 1);
+        let everything = |query: &str| service.get(&format!("/v1/events?all=true&{query}"));
+
+        // From the beginning, and live.
+        let mut stream = Events::open(everything("after=0")).await.unwrap();
+        let ready = stream.named("ready", LIMIT).await;
+        assert_eq!(ready.data["user_id"], "bridge");
+        let mut seen: Vec<_> = stream.take(all.len(), LIMIT).await.iter().map(position).collect();
+        assert_eq!(seen, all);
+        let middle = stream.cursor().unwrap().to_owned();
+        for (from, to) in [("erin", "frank"), ("alice", "bob")] {
+            all.push(server.client(from).send(to, "live", None).await.unwrap()["_id"].as_i64().unwrap());
+        }
+        seen.extend(stream.take(2, LIMIT).await.iter().map(position));
+        assert_eq!(seen, all);
+
+        // The long poll goes the same way, page by page, and so does a stream that comes back.
+        let (mut after, mut polled) = ("0".to_owned(), Vec::new());
+        loop {
+            let page = ok(everything(&format!("after={after}&wait=0&limit=40"))).await.unwrap();
+            let events = page["events"].as_array().unwrap();
+            for event in events {
+                assert!(after == "0" || event["prev"] == after, "{event}");
+                after = event["cursor"].as_str().unwrap().to_owned();
+            }
+            polled.extend(events.iter().map(position));
+            after = page["cursor"].as_str().unwrap().to_owned();
+            if page["more"] == false {
+                break;
+            }
+        }
+        assert_eq!(polled, all);
+        let mut again = Events::open(everything(&format!("after={middle}"))).await.unwrap();
+        again.named("ready", LIMIT).await;
+        let rest: Vec<_> = again.take(2, LIMIT).await.iter().map(position).collect();
+        assert_eq!(rest, all[all.len() - 2..]);
+
+        // Its own, unless it asks.
+        let own: Vec<_> = all[..150].iter().skip(2).step_by(3).copied().collect();
+        for query in ["", "&all=false"] {
+            let page = ok(service.get(&format!("/v1/events?after=0&wait=0&limit=200{query}"))).await.unwrap();
+            let positions: Vec<_> = page["events"].as_array().unwrap().iter().map(position).collect();
+            assert_eq!(positions, own);
+        }
+        // And no more than the events.
+        assert_eq!(service.message(all[0]).await.unwrap_err().status, 404);
+        for (client, status, code) in [
+            (server.client("alice"), 403, "scope_missing"),
+            (scoped(&server, "alice", "chat.send_as chat.read_alls"), 403, "scope_missing"),
+            (Client::new(&server.url(), ""), 401, "token_missing"),
+        ] {
+            for accept in ["application/json", "text/event-stream"] {
+                let request = client.get("/v1/events?after=0&wait=0&all=true").header(ACCEPT, accept);
+                let refused = reply(request).await;
+                assert_eq!((refused.status, &refused.body["code"]), (status, &json!(code)), "{refused:?}");
+            }
+        }
+        let maybe = reply(service.get("/v1/events?all=maybe")).await;
+        assert_eq!((maybe.status, &maybe.body["code"]), (400, &json!("parameter_invalid")));
+    }
+}
+
+fn position(event: &Value) -> i64 {
+    event["position"].as_i64().unwrap()
+}
+
+fn scoped(server: &Server, user: &str, scope: &str) -> Client {
+    let token = token(&json!({"sub": user, "exp": now() + 3600, "scope": scope}));
+    Client::new(&server.url(), &token)
+}
+
 /// The table has a row for each operation that there is, and each route of the table is asked.
 #[tokio::test]
 async fn each_operation_of_the_document_has_a_row_in_the_table() {
@@ -121,6 +280,8 @@ enum Shows {
     OnlyToParties,
     /// To this one of the two, because of whom the query names.
     To(&'static str),
+    /// 403 to whoever has no scope, the two parties too.
+    ToServices,
     /// Nothing of the secret to anybody; each acts for itself.
     Own,
     /// The same to all, with a token or without.
@@ -202,7 +363,8 @@ impl Asked {
                     stream: true,
                     ..get("/v1/events?after=0", Shows::ToParties)
                 };
-                vec![poll, stream]
+                let everything = get("/v1/events?all=true&after=0&wait=0", Shows::ToServices);
+                vec![poll, stream, everything]
             }
             "check_health" => vec![get("/healthz", Shows::Public)],
             "check_readiness" => vec![get("/readyz", Shows::Public)],
@@ -258,6 +420,7 @@ impl Asked {
         let what = format!("{} {} for {who}: {answer:?}", self.operation, self.path);
         match self.shows {
             Shows::Public => return self.check_public(answer),
+            Shows::ToServices => return self.check_scope(answer),
             Shows::Own => {
                 assert_eq!(answer.status, 201, "{what}");
                 assert_eq!(answer.header("idempotency-replayed"), "", "{what}");
@@ -283,6 +446,7 @@ impl Asked {
         let what = format!("{} {} for {who}: {answer:?}", self.operation, self.path);
         match self.shows {
             Shows::Public => self.check_public(answer),
+            Shows::ToServices => self.check_scope(answer),
             Shows::Own => {
                 assert_eq!(answer.status, 201, "{what}");
                 let mine = who == OWNER;
@@ -323,6 +487,16 @@ impl Asked {
         assert_eq!(answer.content_type(), "application/problem+json", "{what}");
         assert!(answer.header("www-authenticate").starts_with("Bearer "), "{what}");
         assert!(!shows(&answer.body, secret), "{what}");
+    }
+
+    fn check_scope(&self, answer: &Reply) {
+        let refused = (answer.status, &answer.body["code"]);
+        assert_eq!(
+            refused,
+            (403, &json!("scope_missing")),
+            "{}: {answer:?}",
+            self.path
+        );
     }
 
     fn check_public(&self, answer: &Reply) {

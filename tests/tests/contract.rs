@@ -11,7 +11,7 @@ use chat_domain::{
     command::{Action, ReceiptKind},
     content::{Content, ContentType},
     event::{Event, Recorded},
-    ports::{ExecuteError, PageLimit, PageRange},
+    ports::{ExecuteError, PageLimit, PageRange, Reader},
     rejection::Rejection,
     seconds,
     views::{MessageRange, Order},
@@ -205,7 +205,7 @@ contract! {
         let up_to = ports.outbox.head().await.unwrap().position;
         for (who, mine) in [("alice", 2), ("bob", 3), ("Alice", 1), ("ALICE", 0), ("alic", 0), ("alice1", 0), ("bo", 0)] {
             let range = PageRange { after: 0, up_to, width: PageRange::WHOLE };
-            let page = ports.outbox.page(&user(who), range, PageLimit { events: 10, bytes: 1 << 20 }).await.unwrap();
+            let page = ports.outbox.page(&user(who).into(), range, PageLimit { events: 10, bytes: 1 << 20 }).await.unwrap();
             assert_eq!((page.events.len(), page.complete_to), (mine, up_to), "{who}");
             let sees = matches!(who, "alice" | "bob");
             assert_eq!(ports.timeline.message(&user(who), id).await.unwrap().is_some(), sees, "{who}");
@@ -223,15 +223,20 @@ contract! {
         fill(&ports, &mut rng, 300).await;
         let log = ports.events().await;
         let up_to = log.len() as Position;
-        for who in ["a", "b", "c", "d", "nobody"] {
-            let mine: Vec<_> = log.iter().filter(|event| event.audience().any(|u| *u == user(who))).collect();
+        let users = ["a", "b", "c", "d", "nobody"].map(|who| Reader::User(user(who)));
+        for reader in users.into_iter().chain([Reader::Everything]) {
+            let may_see = |event: &&Arc<Recorded>| match &reader {
+                Reader::User(user) => event.audience().any(|one| one == user),
+                Reader::Everything => true,
+            };
+            let mine: Vec<_> = log.iter().filter(may_see).collect();
             for limit in [PageLimit { events: 1, bytes: 1 << 20 }, PageLimit { events: 7, bytes: 1 << 20 },
                           PageLimit { events: 500, bytes: 3000 }, PageLimit { events: 500, bytes: 1 << 20 }] {
                 for after in [0, rng.random_range(0..up_to), up_to - 1, up_to] {
                     let mut range = PageRange { after, up_to, width: PageRange::WHOLE };
                     let mut seen = Vec::new();
                     while range.after < up_to {
-                        let page = ports.outbox.page(&user(who), range, limit).await.unwrap();
+                        let page = ports.outbox.page(&reader, range, limit).await.unwrap();
                         assert!(page.complete_to > range.after && page.complete_to <= up_to, "it goes on");
                         assert!(page.events.len() <= limit.events);
                         assert!(page.events.iter().all(|e| range.after < e.position && e.position <= page.complete_to));
@@ -239,16 +244,18 @@ contract! {
                         range = PageRange { after: page.complete_to, up_to, width: page.next_width };
                     }
                     let expected: Vec<_> = mine.iter().filter(|event| event.position > after).copied().cloned().collect();
-                    assert_eq!(positions(&seen), positions(&expected), "{who} after {after} {limit:?}");
+                    assert_eq!(positions(&seen), positions(&expected), "{reader:?} after {after} {limit:?}");
                     assert_eq!(seen, expected);
                 }
             }
         }
         // A page is bounded by what is proven, not by what is there.
         let range = PageRange { after: 0, up_to: 100, width: PageRange::WHOLE };
-        let page = ports.outbox.page(&user("a"), range, PageLimit { events: 1000, bytes: 1 << 20 }).await.unwrap();
-        assert!(page.events.iter().all(|event| event.position <= 100));
-        assert_eq!(page.complete_to, 100);
+        for reader in [user("a").into(), Reader::Everything] {
+            let page = ports.outbox.page(&reader, range, PageLimit { events: 1000, bytes: 1 << 20 }).await.unwrap();
+            assert!(page.events.iter().all(|event| event.position <= 100));
+            assert_eq!(page.complete_to, 100);
+        }
     }
 
     async fn history_is_the_same_however_it_is_asked_for(ports) {

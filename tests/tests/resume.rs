@@ -14,7 +14,7 @@ use std::{
 
 use chat_domain::{
     Position,
-    ports::{Outbox, PageLimit, PageRange},
+    ports::{Outbox, PageLimit, PageRange, Reader},
 };
 use chat_infrastructure::outbox::SqlOutbox;
 use chat_tests::{
@@ -175,7 +175,7 @@ on_each_database! {
 
         let counted = Counted::connect(&database).await;
         let outbox = SqlOutbox::new(counted.connected.clone());
-        let (carol, limit) = (user("carol"), PageLimit { events: 128, bytes: 96 << 10 });
+        let (carol, limit) = (Reader::User(user("carol")), PageLimit { events: 128, bytes: 96 << 10 });
         let range = PageRange { after: 0, up_to: head, width: PageRange::WHOLE };
         // Once more, for the first one also learns the tables.
         outbox.page(&carol, range, limit).await.unwrap();
@@ -185,6 +185,16 @@ on_each_database! {
         assert_eq!((positions, page.complete_to), (expected.clone(), head), "one read is all");
         eprintln!("{kind:?}: a user with 3 events in {head}: about {rows} rows read");
         assert!(rows < ROWS, "{rows} rows were read");
+        // Whoever sees everything pays for the page, wherever in the log it is.
+        let limit = PageLimit { events: 100, bytes: usize::MAX };
+        for after in [0, head / 2, head - 101] {
+            let range = PageRange { after, up_to: head, width: PageRange::WHOLE };
+            let (page, rows) = counted.rows(outbox.page(&Reader::Everything, range, limit)).await;
+            let page = page.unwrap();
+            assert_eq!((page.events.len(), page.complete_to), (100, after + 100));
+            eprintln!("{kind:?}: a page of 100 of everything after {after}: about {rows} rows read");
+            assert!(rows < 100 + ROWS, "{rows} rows were read");
+        }
         // The measure sees what a read of everything costs.
         let (_, all) = counted.rows(outbox.read_after(0, PageLimit { events: 1000, bytes: usize::MAX })).await;
         assert!(all > 500, "{all}");

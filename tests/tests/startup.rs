@@ -345,6 +345,49 @@ mod configuration {
                 "CHAT_JWT_SECRET and CHAT_JWT_SECRET_FILE are both given: give one of them",
             ),
             (
+                "CHAT_JWT_PUBLIC_KEY",
+                "hidden",
+                "CHAT_JWT_PUBLIC_KEY: it is not one public key in PEM (-----BEGIN PUBLIC KEY-----)",
+            ),
+            (
+                "CHAT_JWT_PUBLIC_KEY_FILE",
+                secret_file,
+                "CHAT_JWT_PUBLIC_KEY: it is not one public key in PEM",
+            ),
+            (
+                "CHAT_JWT_PUBLIC_KEY_FILE",
+                "/nowhere",
+                "CHAT_JWT_PUBLIC_KEY_FILE: /nowhere cannot be read",
+            ),
+            (
+                "CHAT_JWKS_FILE",
+                "/nowhere",
+                "CHAT_JWKS_FILE: /nowhere cannot be used: the file cannot be read",
+            ),
+            ("CHAT_JWKS_FILE", secret_file, "CHAT_JWKS_FILE: "),
+            (
+                "CHAT_JWKS_URL",
+                "users.example/keys?hidden",
+                "CHAT_JWKS_URL: it is not a URL that begins with http:// or https:// and names a host",
+            ),
+            (
+                "CHAT_JWKS_URL",
+                "https://u:hidden@users.example/keys",
+                "CHAT_JWKS_URL: a URL with a user or a password is not taken",
+            ),
+            (
+                "CHAT_JWKS_REFRESH_S",
+                "0",
+                "CHAT_JWKS_REFRESH_S: 0 is not within 1 to 86400",
+            ),
+            (
+                "CHAT_JWT_LEEWAY_S",
+                "301",
+                "CHAT_JWT_LEEWAY_S: 301 is not within 0 to 300",
+            ),
+            ("CHAT_JWT_ISSUER", " ", "CHAT_JWT_ISSUER: a name is empty"),
+            ("CHAT_JWT_AUDIENCE", "chat,", "CHAT_JWT_AUDIENCE: a name is empty"),
+            (
                 "CHAT_DATABASE_URL_FILE",
                 secret_file,
                 "CHAT_DATABASE_URL and CHAT_DATABASE_URL_FILE are both given: give one of them",
@@ -492,6 +535,18 @@ mod configuration {
                 "CHAT_JWT_SECRET_FILE: /nowhere cannot be read",
             ),
             (
+                vec![
+                    url,
+                    ("CHAT_JWT_SECRET_FILE", secret_file),
+                    ("CHAT_JWKS_URL", "https://users.example/keys"),
+                ],
+                "CHAT_JWKS_URL: CHAT_JWT_SECRET is given too: keys come from one place",
+            ),
+            (
+                vec![url, ("CHAT_JWT_ISSUER", "users")],
+                "CHAT_JWT_ISSUER: without a key there is nothing to check it with",
+            ),
+            (
                 vec![("CHAT_DATABASE_URL_FILE", "/nowhere")],
                 "CHAT_DATABASE_URL_FILE: /nowhere cannot be read",
             ),
@@ -528,6 +583,14 @@ mod configuration {
             "CHAT_DATABASE_CONNECTIONS",
             "CHAT_JWT_SECRET",
             "CHAT_JWT_SECRET_FILE",
+            "CHAT_JWT_PUBLIC_KEY",
+            "CHAT_JWT_PUBLIC_KEY_FILE",
+            "CHAT_JWKS_FILE",
+            "CHAT_JWKS_URL",
+            "CHAT_JWKS_REFRESH_S",
+            "CHAT_JWT_ISSUER",
+            "CHAT_JWT_AUDIENCE",
+            "CHAT_JWT_LEEWAY_S",
             "CHAT_MIGRATE",
             "CHAT_ALLOW_LAX_DURABILITY",
             "CHAT_LOG",

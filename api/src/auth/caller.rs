@@ -9,7 +9,7 @@ use axum::{
 };
 use chat_domain::ids::UserId;
 
-use super::{TokenError, Verified, Verifier, verifier::LEEWAY};
+use super::{Scopes, TokenError, Verified, Verifier, actor::ACT_AS};
 use crate::{
     problem::{Code, Problem},
     state::AppState,
@@ -21,15 +21,20 @@ pub struct Caller {
     pub user_id: UserId,
     /// Seconds since the Unix epoch.
     pub expires_at: u64,
+    /// As `expires_at`, with the leeway that the verifier grants.
+    pub ends_at: u64,
+    pub scopes: Scopes,
 }
 
 impl Caller {
-    pub fn authenticate(verifier: &Verifier, token: Option<&str>) -> Result<Self, Problem> {
+    /// Waits only where the token's key is not known and may be found (see [`Verifier::verify`]).
+    pub async fn authenticate(verifier: &Verifier, token: Option<&str>) -> Result<Self, Problem> {
         let Some(token) = token else {
             return Err(challenge(Problem::new(Code::TokenMissing), None));
         };
-        match verifier.verify(token) {
-            Ok(Verified { user_id, expires_at }) => Ok(Self { user_id, expires_at }),
+        match verifier.verify(token).await {
+            Ok(verified) => Ok(verified.into()),
+            Err(TokenError::KeysAway) => Err(Problem::new(Code::NotReady).detail(TokenError::KeysAway)),
             Err(error) => {
                 let code = if error == TokenError::Expired {
                     Code::TokenExpired
@@ -42,16 +47,33 @@ impl Caller {
         }
     }
 
-    /// How long from now the token is good, with the leeway that the verifier grants. A year at most: timers have
+    /// How long from now the token is good, with the leeway. A year at most: timers have
     /// bounds, and a stream that ends is opened again.
     pub fn expires_in(&self) -> Duration {
-        from_now(Duration::from_secs(self.expires_at.saturating_add(LEEWAY)))
+        from_now(Duration::from_secs(self.ends_at))
     }
 
     /// How long from now until a stream says that the token expires: a minute before it does, so at once where less
     /// is left.
     pub fn warned_in(&self) -> Duration {
         from_now(Duration::from_secs(self.expires_at).saturating_sub(WARNED))
+    }
+}
+
+impl From<Verified> for Caller {
+    fn from(verified: Verified) -> Self {
+        let Verified {
+            user_id,
+            expires_at,
+            ends_at,
+            scopes,
+        } = verified;
+        Self {
+            user_id,
+            expires_at,
+            ends_at,
+            scopes,
+        }
     }
 }
 
@@ -78,8 +100,25 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        Self::authenticate(&app.verifier, bearer(&parts.headers))
+        let caller = Self::of_headers(&parts.headers, app).await?;
+        refuse_act_as(&parts.headers)?;
+        Ok(caller)
     }
+}
+
+impl Caller {
+    pub(super) async fn of_headers(headers: &HeaderMap, app: &AppState) -> Result<Self, Problem> {
+        Self::authenticate(&app.verifier, bearer(headers)).await
+    }
+}
+
+/// Nobody reads as somebody else. Who asks for it is told so, rather than given what is its own.
+fn refuse_act_as(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key(ACT_AS) {
+        let detail = "Act-As is for sends and receipts: no scope lets a token read as another user";
+        return Err(Problem::new(Code::ScopeMissing).at_header("Act-As", detail));
+    }
+    Ok(())
 }
 
 /// The caller of `/v1/events`: the header, or else `access_token` in the query.
@@ -96,11 +135,12 @@ impl FromRequestParts<AppState> for StreamCaller {
                 .find(|(name, _)| name == "access_token")
                 .map(|(_, token)| token)
         };
-        match bearer(&parts.headers) {
-            Some(token) => Caller::authenticate(&app.verifier, Some(token)),
-            None => Caller::authenticate(&app.verifier, of_query().as_deref()),
-        }
-        .map(Self)
+        let caller = match bearer(&parts.headers) {
+            Some(token) => Caller::authenticate(&app.verifier, Some(token)).await,
+            None => Caller::authenticate(&app.verifier, of_query().as_deref()).await,
+        }?;
+        refuse_act_as(&parts.headers)?;
+        Ok(Self(caller))
     }
 }
 

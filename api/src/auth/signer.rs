@@ -4,11 +4,14 @@ use chat_domain::ids::UserId;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, get_current_timestamp};
 use serde::Serialize;
 
-use super::Verifier;
+use super::{TokenRules, Verifier};
 
 /// Signs tokens (HS256).
 #[derive(Clone)]
-pub struct Signer(EncodingKey);
+pub struct Signer {
+    key: EncodingKey,
+    rules: TokenRules,
+}
 
 pub struct Signed {
     pub token: String,
@@ -21,11 +24,23 @@ struct Claims<'a> {
     sub: &'a str,
     iat: u64,
     exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
 }
 
 impl Signer {
     pub fn hs256(secret: &[u8]) -> Self {
-        Self(EncodingKey::from_secret(secret))
+        Self::new(secret, TokenRules::default())
+    }
+
+    /// Its tokens say what a verifier with these rules wants to hear.
+    pub fn new(secret: &[u8], rules: TokenRules) -> Self {
+        Self {
+            key: EncodingKey::from_secret(secret),
+            rules,
+        }
     }
 
     /// A signer with a key that nobody else has, and the verifier of its tokens. They are good for as long as the
@@ -41,8 +56,10 @@ impl Signer {
             sub: user_id.as_str(),
             iat,
             exp: iat.saturating_add(expires_in),
+            iss: self.rules.issuer.as_deref(),
+            aud: self.rules.audience.first().map(String::as_str),
         };
-        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.0)?;
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.key)?;
         Ok(Signed {
             token,
             expires_at: claims.exp,

@@ -5,7 +5,6 @@ use std::{fmt, fs, path::PathBuf};
 use super::{ConfigError, Options, value};
 
 const DEFAULT_DATABASE: &str = "sqlite://./data/chat.db";
-const JWT_SECRET_LEAST: usize = 32;
 
 /// Text that `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,23 +27,6 @@ impl fmt::Debug for Secret {
 }
 
 impl Options {
-    /// The secret that tokens are signed with. An empty one is refused like any other that is too short: a variable
-    /// that was left empty by mistake does not switch development mode on.
-    pub fn jwt_secret(&self) -> Result<Option<Secret>, ConfigError> {
-        let variable = "CHAT_JWT_SECRET";
-        let secret = given(variable, self.jwt_secret.as_ref(), self.jwt_secret_file.as_ref())?;
-        match &secret {
-            Some(secret) if secret.0.len() < JWT_SECRET_LEAST => {
-                let reason = format!(
-                    "{} bytes are too few, {JWT_SECRET_LEAST} are needed",
-                    secret.0.len()
-                );
-                Err(value(variable, reason))
-            }
-            _ => Ok(secret),
-        }
-    }
-
     pub fn database_url(&self) -> Result<Secret, ConfigError> {
         let variable = "CHAT_DATABASE_URL";
         let url = given(
@@ -67,7 +49,7 @@ impl Options {
     }
 }
 
-fn given(
+pub(super) fn given(
     variable: &'static str,
     text: Option<&String>,
     file: Option<&PathBuf>,

@@ -3,7 +3,10 @@ use std::io::Write;
 use clap::Parser;
 
 use super::*;
-use crate::cli::{self, Cli, Refused};
+use crate::{
+    auth::TokenRules,
+    cli::{self, Cli, Refused},
+};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -27,7 +30,7 @@ fn the_defaults_are_those_of_the_documentation() {
     let config = config(&[]).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:3000");
     assert_eq!(config.database_url.expose(), "sqlite://./data/chat.db");
-    assert!(config.jwt_secret.is_none() && config.migrate && !config.allow_lax_durability);
+    assert!(config.tokens.keys.is_none() && config.migrate && !config.allow_lax_durability);
     assert_eq!((config.database_connections, config.content_limit), (8, 262_144));
     assert_eq!(
         (config.queue_commands, config.batch_commands, config.batch_bytes),
@@ -41,6 +44,7 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!((limits.sends_per_second, limits.sends_burst), (200, 4000));
     assert_eq!(limits.trusted_proxies, "127.0.0.0/8, ::1".parse().unwrap());
     assert_eq!((limits.bodies, config.admin_listen), (64 << 20, None));
+    assert_eq!(config.tokens.rules, TokenRules::default());
     let times = [
         config.poll,
         config.heartbeat,
@@ -95,6 +99,18 @@ fn values_out_of_range_are_named() {
             "CHAT_JWT_SECRET",
         ),
         (["--jwt-secret", ""], "CHAT_JWT_SECRET"),
+        (["--jwt-public-key", SECRET], "CHAT_JWT_PUBLIC_KEY"),
+        (["--jwt-public-key", ""], "CHAT_JWT_PUBLIC_KEY"),
+        (["--jwks-file", "/nonexistent"], "CHAT_JWKS_FILE"),
+        (["--jwks-url", ""], "CHAT_JWKS_URL"),
+        (["--jwks-url", "ftp://users.example"], "CHAT_JWKS_URL"),
+        (["--jwks-refresh-s", "0"], "CHAT_JWKS_REFRESH_S"),
+        (["--jwt-leeway-s", "301"], "CHAT_JWT_LEEWAY_S"),
+        (["--jwt-issuer", ""], "CHAT_JWT_ISSUER"),
+        (["--jwt-audience", "a,,b"], "CHAT_JWT_AUDIENCE"),
+        // Development tokens name neither.
+        (["--jwt-issuer", "users"], "CHAT_JWT_ISSUER"),
+        (["--jwt-audience", "chat"], "CHAT_JWT_AUDIENCE"),
         (["--database-url", "postgres://u:p@h/d"], "CHAT_DATABASE_URL"),
         (["--database-url", ""], "CHAT_DATABASE_URL"),
     ] {
@@ -160,7 +176,7 @@ fn secrets_come_from_files_too_and_are_never_shown() {
     );
     let (secret_path, url_path) = (secret.path().to_str().unwrap(), url.path().to_str().unwrap());
     let config = config(&["--jwt-secret-file", secret_path, "--database-url-file", url_path]).unwrap();
-    assert_eq!(config.jwt_secret.as_ref().unwrap().expose(), SECRET);
+    assert!(matches!(&config.tokens.keys, Some(KeySource::Secret(secret)) if secret.expose() == SECRET));
     assert_eq!(config.database_url.expose(), "mysql://chat:hidden@db/chat");
     let shown = format!("{config:?}");
     assert!(!shown.contains("hidden") && !shown.contains(SECRET), "{shown}");
@@ -182,4 +198,40 @@ fn an_unknown_variable_is_named_with_the_nearest_known_one() {
         line.starts_with("CHAT_DATABASE_ULR ") && line.ends_with(" CHAT_DATABASE_URL"),
         "{line}"
     );
+}
+
+#[test]
+fn keys_come_from_one_place() {
+    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/keys/p256-public.pem");
+    let pem = std::fs::read_to_string(key).unwrap();
+    let set =
+        file(r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"gIoQ1zIw5it5hhajelWYMpAyf4jsYYVqi7XqxqRw7FI"}]}"#);
+    let sources = [
+        ("CHAT_JWT_SECRET", ["--jwt-secret", SECRET]),
+        ("CHAT_JWT_PUBLIC_KEY", ["--jwt-public-key-file", key]),
+        ("CHAT_JWKS_FILE", ["--jwks-file", set.path().to_str().unwrap()]),
+        ("CHAT_JWKS_URL", ["--jwks-url", "http://127.0.0.1:1/keys"]),
+    ];
+    for (index, (first, one)) in sources.iter().enumerate() {
+        let rules = [
+            "--jwt-issuer",
+            "users",
+            "--jwt-audience",
+            "chat, talk",
+            "--listen",
+            "0.0.0.0:1",
+        ];
+        let config = config(&[&one[..], &rules].concat()).unwrap();
+        assert_eq!(config.tokens.rules.audience, ["chat", "talk"]);
+        for (second, other) in &sources[index + 1..] {
+            let line = refused(&[*one, *other].concat());
+            assert_eq!(
+                line,
+                format!("{second}: {first} is given too: keys come from one place")
+            );
+        }
+    }
+    let pem = format!("--jwt-public-key={pem}");
+    config(&[&pem]).unwrap();
+    assert!(refused(&[&pem, "--jwt-public-key-file", key]).contains("both given"));
 }

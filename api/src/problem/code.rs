@@ -47,6 +47,7 @@ codes! {
     TokenInvalid          "token_invalid"           UNAUTHORIZED           "The token is not valid"
     TokenExpired          "token_expired"           UNAUTHORIZED           "The token has expired"
     TokenUserMismatch     "token_user_mismatch"     FORBIDDEN              "The token is another user's"
+    ScopeMissing          "scope_missing"           FORBIDDEN              "The token does not allow that"
     DevHostRefused        "dev_host_refused"        FORBIDDEN              "Development tokens are for this machine only"
     // What is asked for.
     RouteNotFound         "route_not_found"         NOT_FOUND              "There is nothing here"

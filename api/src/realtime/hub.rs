@@ -21,7 +21,7 @@ use chat_domain::{
     cursor::{After, Cursor},
     event::Recorded,
     ids::UserId,
-    ports::{Head, Outbox, StoreError},
+    ports::{Head, Outbox, Reader, StoreError},
 };
 use chat_infrastructure::tail::{Publish, TailHandle};
 use tokio::sync::{Notify, watch};
@@ -77,6 +77,14 @@ struct State {
     /// Grows when the log lost its end under the readers.
     generation: u64,
     inboxes: HashMap<UserId, Vec<Arc<Inbox>>>,
+    /// Of those who see every event.
+    of_everything: Vec<Arc<Inbox>>,
+}
+
+impl State {
+    fn all_inboxes(&self) -> impl Iterator<Item = &Arc<Inbox>> {
+        self.inboxes.values().flatten().chain(&self.of_everything)
+    }
 }
 
 /// How long a reader waits for this node's tail to reach a cursor that another node gave out.
@@ -121,8 +129,9 @@ impl Hub {
         self.shared.live.load(Ordering::Relaxed)
     }
 
-    /// Begins a stream of what `user` may see. Its first delivery is `ready` or `reset`.
-    pub async fn subscribe(&self, user: UserId, after: After) -> Result<Subscription, Starting> {
+    /// Begins a stream of what a reader may see. Its first delivery is `ready` or `reset`.
+    pub async fn subscribe(&self, reader: impl Into<Reader>, after: After) -> Result<Subscription, Starting> {
+        let reader = reader.into();
         let cursor = match after {
             After::Now => None,
             After::Beginning => Some(None),
@@ -141,10 +150,13 @@ impl Hub {
             if state.at.is_none() || self.shared.closing.is_cancelled() {
                 return Err(Starting);
             }
-            state.inboxes.entry(user.clone()).or_default().push(inbox.clone());
+            match &reader {
+                Reader::User(user) => state.inboxes.entry(user.clone()).or_default().push(inbox.clone()),
+                Reader::Everything => state.of_everything.push(inbox.clone()),
+            }
         }
         self.shared.live.fetch_add(1, Ordering::Relaxed);
-        Subscription::begin(self.shared.clone(), user, inbox, greeting).ok_or(Starting)
+        Subscription::begin(self.shared.clone(), reader, inbox, greeting).ok_or(Starting)
     }
 
     /// Decides whether everything after a cursor can be given. A reset waits for the tail too: its cursor is to lie
@@ -225,6 +237,9 @@ impl Publish for Hub {
                     inbox.put(event, &self.shared.options);
                 }
             }
+            for inbox in &state.of_everything {
+                inbox.put(event, &self.shared.options);
+            }
         }
         state.at = Some(at.clone());
         drop(state);
@@ -235,7 +250,7 @@ impl Publish for Hub {
         let mut state = self.shared.lock();
         state.generation += 1;
         state.at = Some(at.clone());
-        for inbox in state.inboxes.values().flatten() {
+        for inbox in state.all_inboxes() {
             inbox.overflow();
         }
         drop(state);
@@ -254,19 +269,25 @@ impl Shared {
         state.at.clone().map(|at| (at, state.generation))
     }
 
-    /// From the returned position on, every event for the inbox's user is put into it.
+    /// From the returned position on, every event for the inbox's reader is put into it.
     pub(super) fn arm(&self, inbox: &Inbox) -> Option<(Cursor, u64)> {
         let state = self.lock();
         inbox.arm();
         state.at.clone().map(|at| (at, state.generation))
     }
 
-    pub(super) fn remove(&self, user: &UserId, inbox: &Arc<Inbox>) {
+    pub(super) fn remove(&self, reader: &Reader, inbox: &Arc<Inbox>) {
         let mut state = self.lock();
-        if let Some(inboxes) = state.inboxes.get_mut(user) {
-            inboxes.retain(|other| !Arc::ptr_eq(other, inbox));
-            if inboxes.is_empty() {
-                state.inboxes.remove(user);
+        let is_other = |other: &Arc<Inbox>| !Arc::ptr_eq(other, inbox);
+        match reader {
+            Reader::Everything => state.of_everything.retain(is_other),
+            Reader::User(user) => {
+                if let Some(inboxes) = state.inboxes.get_mut(user) {
+                    inboxes.retain(is_other);
+                    if inboxes.is_empty() {
+                        state.inboxes.remove(user);
+                    }
+                }
             }
         }
         self.live.fetch_sub(1, Ordering::Relaxed);

@@ -13,8 +13,7 @@ use chat_domain::{
     Position,
     cursor::Cursor,
     event::Recorded,
-    ids::UserId,
-    ports::{Page, PageLimit, PageRange},
+    ports::{Page, PageLimit, PageRange, Reader},
 };
 use tokio::time::Instant;
 
@@ -82,12 +81,12 @@ const RETRY_AFTER_SHUTDOWN_S: u32 = 2;
 
 pub struct Subscription {
     shared: Arc<Shared>,
-    user: UserId,
+    reader: Reader,
     inbox: Arc<Inbox>,
     greeting: Option<Delivery>,
     /// Events read from the database and not delivered yet.
     page: VecDeque<Arc<Recorded>>,
-    /// Everything for the user up to here was delivered, once `page` is empty.
+    /// Everything for the reader up to here was delivered, once `page` is empty.
     examined: Position,
     /// The cursor of the last delivery.
     last: Cursor,
@@ -123,14 +122,14 @@ impl Subscription {
     /// `None` where the tail has not begun.
     pub(super) fn begin(
         shared: Arc<Shared>,
-        user: UserId,
+        reader: Reader,
         inbox: Arc<Inbox>,
         greeting: Greeting,
     ) -> Option<Self> {
         let resumes = matches!(greeting, Greeting::Ready { position: Some(_) });
         let at = if resumes { shared.at() } else { shared.arm(&inbox) };
         let Some((at, generation)) = at else {
-            shared.remove(&user, &inbox);
+            shared.remove(&reader, &inbox);
             return None;
         };
         let examined = match greeting {
@@ -164,7 +163,7 @@ impl Subscription {
         Some(Self {
             heartbeat_at: Instant::now() + shared.options.heartbeat,
             shared,
-            user,
+            reader,
             inbox,
             greeting: Some(delivery),
             page: VecDeque::new(),
@@ -222,7 +221,7 @@ impl Subscription {
         }
     }
 
-    /// How far the log was examined for the user, where all that the tail has passed on was delivered. What is
+    /// How far the log was examined for the reader, where all that the tail has passed on was delivered. What is
     /// delivered later has a greater cursor.
     pub fn examined(&mut self) -> Cursor {
         if self.greeting.is_none() && self.page.is_empty() && matches!(self.mode, Mode::Live) {
@@ -286,7 +285,7 @@ impl Subscription {
             width,
         };
         let page = tokio::select! {
-            page = self.shared.outbox.page(&self.user, range, PAGE) => page,
+            page = self.shared.outbox.page(&self.reader, range, PAGE) => page,
             () = self.shared.closing.cancelled() => return None,
             () = tokio::time::sleep_until(self.heartbeat_at) => return None,
         };
@@ -380,6 +379,6 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.shared.remove(&self.user, &self.inbox);
+        self.shared.remove(&self.reader, &self.inbox);
     }
 }

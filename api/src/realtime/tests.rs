@@ -18,7 +18,7 @@ use chat_domain::{
     event::Recorded,
     ids::{CommandKey, UserId},
     memory::MemoryLog,
-    ports::{EpochEnd, EventLog, Head, Outbox, Page, PageLimit, PageRange, StoreError},
+    ports::{self, EpochEnd, EventLog, Head, Outbox, Page, PageLimit, PageRange, StoreError},
 };
 use chat_infrastructure::tail::Publish;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -60,8 +60,13 @@ impl Outbox for Paged {
         self.memory.read_after(after, limit).await
     }
 
-    async fn page(&self, user: &UserId, range: PageRange, limit: PageLimit) -> Result<Page, StoreError> {
-        let page = self.memory.page(user, range, limit).await;
+    async fn page(
+        &self,
+        reader: &ports::Reader,
+        range: PageRange,
+        limit: PageLimit,
+    ) -> Result<Page, StoreError> {
+        let page = self.memory.page(reader, range, limit).await;
         if let Some(run) = &mut *self.between.0.lock().unwrap() {
             run();
         }
@@ -209,7 +214,14 @@ async fn a_subscription_gives_each_event_once_in_order_whatever_happens_between_
             After::Cursor(log.cursor(from))
         };
         let begin = if after == After::Now { passed } else { from };
-        let mut subscription = log.subscribe("a", after).await;
+        let of_everything = seed % 3 == 0;
+        let whose = if of_everything {
+            expected = (1..=120).collect();
+            ports::Reader::Everything
+        } else {
+            user("a").into()
+        };
+        let mut subscription = log.hub.subscribe(whose, after).await.unwrap();
         let mut reader = Reader::default();
         loop {
             match subscription.next_at_hand().await {
@@ -322,16 +334,34 @@ async fn nothing_is_handed_to_those_who_may_not_see_it() {
     for who in ["a", "b", "A", "c"] {
         streams.push((who, log.subscribe(who, After::Beginning).await, Reader::default()));
     }
+    let everything = log
+        .hub
+        .subscribe(ports::Reader::Everything, After::Beginning)
+        .await;
+    streams.push(("everybody", everything.unwrap(), Reader::default()));
+    // Live from here on.
+    for (_, stream, reader) in &mut streams {
+        reader.take(stream.next().await);
+        assert_eq!(stream.next_at_hand().await, None);
+    }
     log.send("a", "b").await;
     log.send("A", "c").await;
-    log.pass(2).await;
+    log.send("d", "d").await;
+    log.pass(3).await;
     for (who, stream, reader) in &mut streams {
         while let Some(delivery) = stream.next_at_hand().await {
             reader.take(delivery);
         }
-        let mine: &[Position] = if matches!(*who, "a" | "b") { &[1] } else { &[2] };
+        let mine: &[Position] = match *who {
+            "a" | "b" => &[1],
+            "everybody" => &[1, 2, 3],
+            _ => &[2],
+        };
         assert_eq!(reader.positions, mine, "{who}");
     }
+    assert_eq!(log.hub.subscriptions(), 5);
+    drop(streams);
+    assert_eq!(log.hub.subscriptions(), 0);
 }
 
 #[tokio::test]

@@ -59,15 +59,14 @@ impl Delivery {
                 };
                 written("heartbeat", Some(cursor), &heartbeat)
             }
-            Self::Closing { code, retry_after } => {
-                let closing = Closing {
-                    code,
-                    retry_after: *retry_after,
-                };
-                written("closing", None, &closing)
-            }
+            Self::Closing { code, retry_after } => closing(code, *retry_after),
         }
     }
+}
+
+/// The last thing: it leaves the reader where it was.
+pub fn closing(code: &str, retry_after: u32) -> Written {
+    written("closing", None, &Closing { code, retry_after })
 }
 
 /// The caller's token expires: it leaves the reader where it was.

@@ -12,13 +12,13 @@ use axum::{
     http::{HeaderMap, header::ACCEPT},
     response::Response,
 };
-use chat_domain::cursor::After;
+use chat_domain::{cursor::After, ports::Reader};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use self::accept::Form;
 use crate::{
-    auth::StreamCaller,
+    auth::{Caller, StreamCaller},
     limits::{ClientAddress, Door},
     operations::limit,
     problem::{Code, Problem, Query},
@@ -40,6 +40,9 @@ pub struct StreamEvents {
     /// Long poll: how many events at most.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<usize>,
+    /// The events of everybody, for a service whose token has the scope `chat.read_all`; without it, your own.
+    #[param(default = false)]
+    all: Option<bool>,
     /// The token, for a client that cannot send headers.
     #[expect(dead_code, reason = "for the document: the extractor of the caller reads it")]
     access_token: Option<String>,
@@ -69,17 +72,26 @@ pub struct StreamEvents {
 pub async fn stream_events(
     State(app): State<AppState>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
-    StreamCaller(caller): StreamCaller,
+    caller: Result<StreamCaller, Problem>,
     headers: HeaderMap,
     Query(query): Query<StreamEvents>,
 ) -> Result<Response, Problem> {
-    let form = accept::preferred(headers.get_all(ACCEPT)).ok_or_else(|| Problem::new(Code::NotAcceptable))?;
+    let form = accept::preferred(headers.get_all(ACCEPT));
+    let caller = match caller {
+        Ok(StreamCaller(caller)) => caller,
+        Err(problem) if form == Some(Form::Stream) && problem.is_temporary() => {
+            return Ok(sse::refusal(problem.code));
+        }
+        Err(problem) => return Err(problem),
+    };
+    let form = form.ok_or_else(|| Problem::new(Code::NotAcceptable))?;
     let after = query.after(&headers)?;
+    let reader = query.reader(&caller)?;
     match form {
-        Form::Stream => Ok(sse::stream(app, address, caller, after).await),
+        Form::Stream => Ok(sse::stream(app, address, caller, reader, after).await),
         Form::Page => {
             let (limit, wait) = (limit(query.limit)?, query.wait()?);
-            poll::poll(&app, address, caller, after, limit, wait).await
+            poll::poll(&app, address, caller, reader, after, limit, wait).await
         }
     }
 }
@@ -105,6 +117,18 @@ impl StreamEvents {
             Some(text) => After::parse(text)
                 .map_err(|_| Problem::new(Code::CursorInvalid).at_parameter("after", INVALID_CURSOR)),
         }
+    }
+
+    /// Everything is only for who asks for it, so that a service too has its own events by itself.
+    fn reader(&self, caller: &Caller) -> Result<Reader, Problem> {
+        if self.all != Some(true) {
+            return Ok(Reader::User(caller.user_id.clone()));
+        }
+        if !caller.scopes.read_all {
+            let detail = "all=true needs a token with the scope chat.read_all";
+            return Err(Problem::new(Code::ScopeMissing).at_parameter("all", detail));
+        }
+        Ok(Reader::Everything)
     }
 
     fn wait(&self) -> Result<Duration, Problem> {

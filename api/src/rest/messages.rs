@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 
 use super::key::Key;
 use crate::{
-    auth::Caller,
+    auth::{Actor, Caller},
     operations::{self, ListMessages, Sent},
     problem::{Code, Json, Path, Problem, Query},
     state::AppState,
@@ -30,7 +30,8 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// a key, a send that is repeated may double.
 #[utoipa::path(
     post, path = "/v1/messages", tag = "messages",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 64 visible ASCII characters, unique among your commands", example = "c1-88")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 64 visible ASCII characters, unique among your commands", example = "c1-88"),
+        ("Act-As" = Option<String>, Header, description = "For a service whose token has the scope `chat.send_as`: the user who sends. The event names the service as `via`", example = "alice")),
     request_body(content = NewMessage, examples(
         ("text" = (value = json!({"receiver_id": "bob", "text": "hi"}))),
         ("data" = (value = json!({"receiver_id": "bob", "data": "iVBORw0KGgo=", "content_type": "image/png"}))),
@@ -42,12 +43,11 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 )]
 pub async fn send_message(
     State(app): State<AppState>,
-    caller: Caller,
+    actor: Actor,
     Key(key): Key,
     Json(body): Json<NewMessage>,
 ) -> Result<Response, Problem> {
-    let Sent { message, replayed } =
-        operations::send_message(&app, caller.user_id, key, body.draft()?).await?;
+    let Sent { message, replayed } = operations::send_message(&app, actor, key, body.draft()?).await?;
     let location = format!("/v1/messages/{}", message.id);
     let mut response = (
         StatusCode::CREATED,

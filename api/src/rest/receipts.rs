@@ -7,7 +7,7 @@ use axum::{
 
 use super::key::Key;
 use crate::{
-    auth::Caller,
+    auth::Actor,
     operations,
     problem::{Json, Problem},
     state::AppState,
@@ -20,17 +20,18 @@ use crate::{
 /// nothing, and is answered with the marks as they are. Reading implies receiving.
 #[utoipa::path(
     post, path = "/v1/receipts", tag = "receipts",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 64 visible ASCII characters, unique among your commands. A receipt can be repeated without one.")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 64 visible ASCII characters, unique among your commands. A receipt can be repeated without one."),
+        ("Act-As" = Option<String>, Header, description = "For a service whose token has the scope `chat.send_as`: the user who has received or read. The event names the service as `via`", example = "alice")),
     request_body = NewReceipt,
     responses((status = 200, description = "Your marks in that conversation", body = Receipt<'_>)),
 )]
 pub async fn send_receipt(
     State(app): State<AppState>,
-    caller: Caller,
+    actor: Actor,
     Key(key): Key,
     Json(body): Json<NewReceipt>,
 ) -> Result<Response, Problem> {
-    let marked = operations::send_receipt(&app, caller.user_id, key, body).await?;
+    let marked = operations::send_receipt(&app, actor, key, body).await?;
     Ok(axum::Json(Receipt::from(&marked)).into_response())
 }
 

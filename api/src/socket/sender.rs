@@ -14,7 +14,10 @@
 use std::{collections::VecDeque, iter, sync::Arc, time::Duration};
 
 use engineioxide::{DisconnectReason, Str};
-use tokio::{sync::mpsc::error::TrySendError, time::sleep};
+use tokio::{
+    sync::mpsc::error::TrySendError,
+    time::{Instant, sleep},
+};
 
 use super::{Transport, packet::Outgoing};
 
@@ -40,15 +43,18 @@ pub(super) struct Gone;
 
 pub(super) struct Sender {
     transport: Arc<Transport>,
+    /// How long there may be no room before the client is given up.
+    stall: Duration,
     /// The sizes of the last packets, the newest first.
     sizes: VecDeque<usize>,
     pause: Duration,
 }
 
 impl Sender {
-    pub(super) fn new(transport: Arc<Transport>) -> Self {
+    pub(super) fn new(transport: Arc<Transport>, stall: Duration) -> Self {
         Self {
             transport,
+            stall,
             sizes: VecDeque::with_capacity(BUFFER),
             pause: FIRST_PAUSE,
         }
@@ -89,13 +95,15 @@ impl Sender {
         drop(full);
     }
 
-    /// Waits until so many places are free at once.
+    /// Waits until so many places are free at once. A client that answers pings and fetches nothing, as one that polls
+    /// can, holds what is here for as long as it likes; so there is an end to the waiting as there is to a write.
     async fn wait_for(&mut self, places: usize) -> Result<(), Gone> {
         if self.has_room(places)? {
             self.pause = (self.pause / 2).max(FIRST_PAUSE);
             return Ok(());
         }
-        loop {
+        let given_up = Instant::now() + self.stall;
+        while Instant::now() < given_up {
             tokio::select! {
                 () = sleep(self.pause) => {}
                 () = self.transport.data.ended.cancelled() => return Err(Gone),
@@ -105,6 +113,7 @@ impl Sender {
             }
             self.pause = (self.pause * 2).min(LAST_PAUSE);
         }
+        Err(Gone)
     }
 
     fn has_room(&self, places: usize) -> Result<bool, Gone> {

@@ -21,14 +21,14 @@ use super::{
     sender::{Gone, Sender},
 };
 use crate::{
-    auth::Caller,
+    auth::{Actor, Caller},
     limits::Door,
     metrics, operations,
     problem::{Code, Problem},
     realtime::{
         hub::Starting,
         subscription::{Delivery, Subscription},
-        written::{Written, expiring},
+        written::{self, Written},
     },
     state::AppState,
     wire::Binary,
@@ -111,6 +111,22 @@ pub(super) async fn run(app: AppState, sender: Sender, caller: Caller, after: Af
     session.sender.close();
 }
 
+/// Refuses for the time being whoever would get a session, in the form that clients come back from by themselves.
+pub(super) async fn refuse(mut sender: Sender, problem: &Problem) {
+    let last = written::closing(problem.code.as_str(), problem.retry_after.unwrap_or(0));
+    let sid = sender.transport().id.to_string();
+    for packet in [
+        Outgoing::connect(&sid),
+        Outgoing::event(last.name, &last.json, Vec::new()),
+    ] {
+        if sender.send(packet).await == Err(Gone) {
+            return;
+        }
+    }
+    sender.drain().await;
+    sender.close();
+}
+
 enum Never {}
 
 impl Session {
@@ -134,7 +150,7 @@ impl Session {
                 }
                 () = sleep_until(self.expiring_at.unwrap_or(self.expires_at)) => {
                     if self.expiring_at.take().is_some() {
-                        self.write(&expiring(&self.caller), Vec::new()).await?;
+                        self.write(&written::expiring(&self.caller), Vec::new()).await?;
                     }
                 }
                 () = self.transport.data.ended.cancelled() => return Err(End::Gone),
@@ -178,15 +194,16 @@ impl Session {
             Some(Waiting::Command(event)) => event,
         };
         let (app, user) = (self.app.clone(), self.caller.user_id.clone());
+        let actor = Actor::from(self.caller.clone());
         let ack = event.ack;
-        match Command::parse(&app, &event) {
+        match Command::parse(&event) {
             Err(problem) => self.begin(ack, async move { Answer::problem(&problem) }),
             Ok(Command::Send { key, draft }) => self.begin(ack, async move {
-                let sent = operations::send_message(&app, user, key, draft).await;
+                let sent = operations::send_message(&app, actor, key, draft).await;
                 Answer::of(sent, Answer::sent)
             }),
             Ok(Command::Receipt { key, receipt }) => self.begin(ack, async move {
-                let marked = operations::send_receipt(&app, user, key, receipt).await;
+                let marked = operations::send_receipt(&app, actor, key, receipt).await;
                 Answer::of(marked, Answer::marked)
             }),
             Ok(Command::History(asked)) => {
@@ -199,14 +216,18 @@ impl Session {
                 let list = operations::list_conversations(&app, &user, asked).await;
                 self.answer(ack, Answer::of(list, Answer::conversations)).await?;
             }
-            Ok(Command::Authenticate(caller)) => {
+            Ok(Command::Authenticate(token)) => {
                 self.settle().await?;
-                let answer = if caller.user_id == user {
-                    let answer = Answer::authenticated(&caller);
-                    self.set_caller(caller);
-                    answer
-                } else {
-                    Answer::problem(&Problem::new(Code::TokenUserMismatch))
+                let answer = match Caller::authenticate(&app.verifier, Some(&token)).await {
+                    Err(problem) => Answer::problem(&problem),
+                    Ok(caller) if caller.user_id != user => {
+                        Answer::problem(&Problem::new(Code::TokenUserMismatch))
+                    }
+                    Ok(caller) => {
+                        let answer = Answer::authenticated(&caller);
+                        self.set_caller(caller);
+                        answer
+                    }
                 };
                 self.answer(ack, answer).await?;
             }
@@ -239,7 +260,7 @@ impl Session {
         let mut last = None;
         let wanted = |next: &Waiting| matches!(next, Waiting::Command(event) if is_resume(event));
         while let Some(Waiting::Command(event)) = self.transport.data.queue.take_if(wanted) {
-            match Command::parse(&self.app, &event) {
+            match Command::parse(&event) {
                 Ok(Command::Resume(after)) => {
                     acks.push(event.ack);
                     last = Some(after);
@@ -286,12 +307,8 @@ impl Session {
     async fn close(&mut self, closing: &Closing) -> Result<(), Gone> {
         debug!(code = closing.code.as_str(), "a socket is closed");
         self.settle().await?;
-        let last = Delivery::Closing {
-            code: closing.code.as_str(),
-            retry_after: closing.retry_after,
-        };
-        let written = last.write(&self.caller.user_id, 0, &mut Binary::Base64);
-        self.write(&written, Vec::new()).await?;
+        let last = written::closing(closing.code.as_str(), closing.retry_after);
+        self.write(&last, Vec::new()).await?;
         if closing.code == Code::TokenExpired {
             self.sender.send(Outgoing::disconnect()).await?;
         }

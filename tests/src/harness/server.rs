@@ -309,8 +309,21 @@ fn all_settings(database: &Database, settings: &[(&str, &str)]) -> BTreeMap<Stri
         ("CHAT_CONNECTIONS_PER_USER", "100000".into()),
     ];
     let ours = ours.into_iter().map(|(name, value)| (name.to_string(), value));
-    ours.chain(owned(settings)).collect()
+    let mut all: BTreeMap<_, _> = ours.chain(owned(settings)).collect();
+    // Keys come from one place: whoever says where wants no other.
+    let is_own = |(name, _): &(&str, &str)| OTHER_KEYS.contains(name);
+    if settings.iter().any(is_own) && !settings.iter().any(|(name, _)| *name == "CHAT_JWT_SECRET") {
+        all.remove("CHAT_JWT_SECRET");
+    }
+    all
 }
+
+const OTHER_KEYS: [&str; 4] = [
+    "CHAT_JWT_PUBLIC_KEY",
+    "CHAT_JWT_PUBLIC_KEY_FILE",
+    "CHAT_JWKS_FILE",
+    "CHAT_JWKS_URL",
+];
 
 fn owned(settings: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
     let settings = settings.iter();

@@ -14,6 +14,7 @@ use axum::{
 use chat_domain::{
     Position,
     cursor::{After, Cursor},
+    ports::Reader,
 };
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -38,6 +39,7 @@ pub(super) async fn poll(
     app: &AppState,
     address: IpAddr,
     caller: Caller,
+    reader: Reader,
     after: After,
     limit: usize,
     wait: Duration,
@@ -49,7 +51,7 @@ pub(super) async fn poll(
         After::Cursor(cursor) => Some(cursor.clone()),
         After::Now | After::Beginning => None,
     };
-    let subscription = app.hub.subscribe(caller.user_id, after).await;
+    let subscription = app.hub.subscribe(reader, after).await;
     let mut subscription = subscription.map_err(|starting| Problem::new(Code::Starting).detail(starting))?;
     let mut page = match subscription.next().await {
         // Where an epoch has begun since, `ready` names the same place in the new one.

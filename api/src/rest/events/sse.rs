@@ -11,7 +11,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use chat_domain::cursor::After;
+use chat_domain::{cursor::After, ports};
 use futures_util::stream;
 use tokio::time::{Sleep, sleep};
 
@@ -23,7 +23,7 @@ use crate::{
     realtime::{
         hub::Starting,
         subscription::{Delivery, Subscription},
-        written::{EVENT, Written, expiring},
+        written::{EVENT, Written, closing, expiring},
     },
     state::AppState,
     wire::Binary,
@@ -35,7 +35,13 @@ const RETRY: u32 = 2000;
 /// nginx buffers answers unless told not to.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-pub(super) async fn stream(app: AppState, address: IpAddr, caller: Caller, after: After) -> Response {
+pub(super) async fn stream(
+    app: AppState,
+    address: IpAddr,
+    caller: Caller,
+    reader: ports::Reader,
+    after: After,
+) -> Response {
     let connection = app.limits.connect(Door::Sse, address);
     let connection = connection.and_then(|mut connection| {
         connection.of_user(&caller.user_id)?;
@@ -43,18 +49,18 @@ pub(super) async fn stream(app: AppState, address: IpAddr, caller: Caller, after
     });
     let connection = match connection {
         Ok(connection) => connection,
-        Err(problem) => return refusal(&caller, problem.code),
+        Err(problem) => return refusal(problem.code),
     };
     let expiry = Box::pin(sleep(caller.expires_in()));
     let warning = Some(Box::pin(sleep(caller.warned_in())));
-    let source = match app.hub.subscribe(caller.user_id.clone(), after).await {
+    let source = match app.hub.subscribe(reader, after).await {
         Ok(subscription) => Source::Live {
             subscription: Box::new(subscription),
             warning,
             expiry,
             _connection: connection,
         },
-        Err(Starting) => return refusal(&caller, Code::Starting),
+        Err(Starting) => return refusal(Code::Starting),
     };
     let reader = Reader {
         caller,
@@ -69,16 +75,12 @@ pub(super) async fn stream(app: AppState, address: IpAddr, caller: Caller, after
 }
 
 /// A stream that ends at once: any status but 200 would end an `EventSource` for good.
-fn refusal(caller: &Caller, code: Code) -> Response {
+pub(super) fn refusal(code: Code) -> Response {
     metrics::rejected(code, Door::Sse);
     let retry_after = code.retry_after().unwrap_or(1);
-    let closing = Delivery::Closing {
-        code: code.as_str(),
-        retry_after,
-    };
     let mut last = retry(RETRY);
     come_again(&mut last, retry_after);
-    frame(&mut last, &closing.write(&caller.user_id, 0, &mut Binary::Base64));
+    frame(&mut last, &closing(code.as_str(), retry_after));
     answer(Body::from(last))
 }
 

@@ -389,7 +389,9 @@ async fn a_token_without_end_does_not_end_the_timer() {
     assert!(
         Caller {
             user_id: user_id.clone(),
-            expires_at: u64::MAX
+            expires_at: u64::MAX,
+            ends_at: u64::MAX,
+            scopes: Default::default(),
         }
         .expires_in()
             > Duration::from_secs(3600)
@@ -397,7 +399,9 @@ async fn a_token_without_end_does_not_end_the_timer() {
     assert_eq!(
         Caller {
             user_id,
-            expires_at: 0
+            expires_at: 0,
+            ends_at: 0,
+            scopes: Default::default(),
         }
         .expires_in(),
         Duration::ZERO

@@ -1,0 +1,167 @@
+use serde_json::json;
+
+use super::*;
+use crate::auth::testing::{ALGORITHMS, jwk, jwks, key_file, public_pem, with};
+
+fn set(keys: &[serde_json::Value]) -> KeySet {
+    KeySet::from_jwks(&jwks(keys)).unwrap()
+}
+
+#[test]
+fn the_type_of_a_key_says_its_algorithm() {
+    for algorithm in ALGORITHMS {
+        let pem = public_pem(algorithm);
+        for pem in [
+            pem,
+            pem.trim_end(),
+            &format!("\n{pem}\n"),
+            &pem.replace('\n', "\r\n"),
+        ] {
+            assert_eq!(Key::from_pem(pem).unwrap().algorithm, algorithm);
+        }
+        let set = set(&[jwk(algorithm)]);
+        assert_eq!(set.find(None, algorithm).unwrap().algorithm, algorithm);
+    }
+    let older = Key::from_pem(key_file!("rsa-public-pkcs1")).unwrap();
+    assert_eq!(older.algorithm, Algorithm::RS256);
+}
+
+#[test]
+fn what_is_no_public_key_that_is_known_here_is_refused() {
+    let rsa = public_pem(Algorithm::RS256);
+    let (first, second) = rsa.split_at(rsa.len() / 2);
+    for (pem, error) in [
+        ("", KeyError::Pem),
+        ("key", KeyError::Pem),
+        (first, KeyError::Pem),
+        (second, KeyError::Pem),
+        (key_file!("tls"), KeyError::Pem),
+        (&rsa.replace("MIIB", "MIIC"), KeyError::Pem),
+        (key_file!("rsa"), KeyError::Private),
+        (key_file!("p256"), KeyError::Private),
+        (key_file!("ed25519"), KeyError::Private),
+        (key_file!("p384-public"), KeyError::Type),
+        (key_file!("rsa-1024-public"), KeyError::Short(1024)),
+        // A point that is not on the curve.
+        (
+            &public_pem(Algorithm::ES256)
+                .replacen("AQcDQgAE", "AQcDQgAEA", 1)
+                .replacen("==", "=", 1),
+            KeyError::Pem,
+        ),
+    ] {
+        assert_eq!(Key::from_pem(pem).unwrap_err(), error, "{pem}");
+    }
+}
+
+#[test]
+fn keys_of_a_set_that_cannot_be_used_are_left_out_each_with_its_reason() {
+    let [rsa, p256, ed25519] = ALGORITHMS.map(jwk);
+    let mut no_modulus = rsa.clone();
+    no_modulus.as_object_mut().unwrap().remove("n");
+    let other_point = json!({"x": p256["y"], "y": p256["x"]});
+    let cases = [
+        (
+            json!({"kty": "oct", "k": "c2VjcmV0", "kid": "a"}),
+            KeyError::Symmetric,
+        ),
+        (
+            json!({"kty": "oct", "k": "c2VjcmV0", "use": "enc"}),
+            KeyError::Symmetric,
+        ),
+        (with(rsa.clone(), &json!({"use": "enc"})), KeyError::Use),
+        (with(rsa.clone(), &json!({"key_ops": ["encrypt"]})), KeyError::Use),
+        (with(rsa.clone(), &json!({"alg": "HS256"})), KeyError::Algorithm),
+        (with(rsa.clone(), &json!({"alg": "RS512"})), KeyError::Algorithm),
+        (with(rsa.clone(), &json!({"alg": "ES256"})), KeyError::Algorithm),
+        (
+            with(rsa.clone(), &json!({"alg": "RSA-OAEP"})),
+            KeyError::Algorithm,
+        ),
+        (with(rsa.clone(), &json!({"n": "AQAB"})), KeyError::Short(17)),
+        (with(rsa.clone(), &json!({"e": ""})), KeyError::Malformed),
+        (no_modulus, KeyError::Malformed),
+        (with(p256.clone(), &json!({"crv": "P-384"})), KeyError::Type),
+        (with(p256.clone(), &json!({"crv": null})), KeyError::Type),
+        (with(p256.clone(), &other_point), KeyError::Malformed),
+        (with(p256.clone(), &json!({"x": "AQAB"})), KeyError::Malformed),
+        (with(ed25519.clone(), &json!({"crv": "X25519"})), KeyError::Type),
+        (with(ed25519.clone(), &json!({"x": "AQAB"})), KeyError::Malformed),
+        (with(ed25519.clone(), &json!({"x": "!"})), KeyError::Malformed),
+        // The neutral element: everything is signed with it.
+        (
+            with(
+                ed25519.clone(),
+                &json!({"x": URL_SAFE_NO_PAD.encode([&[1][..], &[0; 31]].concat())}),
+            ),
+            KeyError::Malformed,
+        ),
+        (json!({"kty": "LMS"}), KeyError::Type),
+        (json!({"kid": "b"}), KeyError::Malformed),
+        (json!("key"), KeyError::Malformed),
+        (json!({"kty": "RSA", "kid": 7}), KeyError::Malformed),
+    ];
+    for (unfit, error) in cases {
+        let good = with(p256.clone(), &json!({"kid": "good"}));
+        let set = set(&[unfit.clone(), good]);
+        assert!(set.find(Some("good"), Algorithm::ES256).is_ok());
+        assert_eq!(set.keys.len(), 1, "{unfit}");
+        assert!(
+            set.skipped.len() == 1 && set.skipped[0].ends_with(&format!(": {error}")),
+            "{:?}",
+            set.skipped
+        );
+        let alone = KeySet::from_jwks(&jwks(&[unfit])).unwrap_err();
+        assert!(matches!(alone, KeySetError::Empty(_)), "{alone}");
+    }
+    for malformed in ["", "[]", "{}", "{\"keys\":{}}", "<html>"] {
+        let error = KeySet::from_jwks(malformed.as_bytes()).unwrap_err();
+        assert!(matches!(error, KeySetError::Malformed(_)), "{malformed}: {error}");
+    }
+}
+
+#[test]
+fn a_token_s_kid_names_the_key_and_without_one_exactly_one_key_must_fit() {
+    let [rsa, p256, ed25519] = ALGORITHMS.map(jwk);
+    let named = |jwk: &serde_json::Value, kid: &str| with(jwk.clone(), &json!({"kid": kid, "use": "sig"}));
+    let one_each = set(&[named(&rsa, "a"), named(&p256, "b"), ed25519.clone()]);
+    let found = |set: &KeySet, kid, algorithm| set.find(kid, algorithm).map(|key| key.algorithm);
+    for algorithm in ALGORITHMS {
+        assert_eq!(found(&one_each, None, algorithm), Ok(algorithm));
+    }
+    assert_eq!(
+        found(&one_each, Some("a"), Algorithm::RS256),
+        Ok(Algorithm::RS256)
+    );
+    for (kid, algorithm, missing) in [
+        (Some("a"), Algorithm::ES256, Missing::Unfit),
+        (Some("a"), Algorithm::HS256, Missing::Unfit),
+        (Some("c"), Algorithm::RS256, Missing::Unknown),
+        (Some(""), Algorithm::EdDSA, Missing::Unknown),
+        (None, Algorithm::HS256, Missing::Unfit),
+        (None, Algorithm::RS512, Missing::Unfit),
+    ] {
+        assert_eq!(found(&one_each, kid, algorithm), Err(missing), "{kid:?}");
+    }
+    let two = set(&[
+        named(&p256, "old"),
+        named(&p256, "new"),
+        named(&rsa, "new"),
+        named(&p256, "new"),
+    ]);
+    assert_eq!(found(&two, None, Algorithm::ES256), Err(Missing::Unfit));
+    for algorithm in [Algorithm::ES256, Algorithm::RS256] {
+        assert_eq!(found(&two, Some("new"), algorithm), Ok(algorithm));
+    }
+    assert_eq!(two.skipped, [format!("key 4 (kid \"new\"): {}", KeyError::Twice)]);
+}
+
+#[test]
+fn nothing_of_a_key_is_shown() {
+    assert_eq!(format!("{:?}", Key::hs256(b"secret")), "Key(HS256)");
+    let shown = format!("{:?}", set(&[jwk(Algorithm::RS256)]));
+    assert!(
+        !shown.contains(jwk(Algorithm::RS256)["n"].as_str().unwrap()),
+        "{shown}"
+    );
+}
