@@ -45,7 +45,7 @@ async fn narrow(server: &Server) -> TcpStream {
 }
 
 /// A long log for bob, and a server on it whose pings come every second.
-async fn with_backlog(ping_timeout_s: &str) -> Server {
+async fn with_backlog(ping_timeout_s: &str) -> (Database, Server) {
     let database = Database::fresh(Kind::Sqlite).await;
     let settings = [
         ("CHAT_PING_INTERVAL_S", "1"),
@@ -63,7 +63,7 @@ async fn with_backlog(ping_timeout_s: &str) -> Server {
     };
     fill(&database, &backlog).await;
     server.restart().await;
-    server
+    (database, server)
 }
 
 /// A websocket that is bob's and goes on from the beginning of the log.
@@ -106,7 +106,7 @@ async fn read_slowly(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_is_far_behind_and_answers_pings_stays() {
-    let server = with_backlog("15").await;
+    let (_database, server) = with_backlog("15").await;
     let mut socket = reader(&server).await;
     let (events, pings, there) = read_slowly(&mut socket, true, Duration::from_secs(20)).await;
     assert!(there, "it was thrown out after {events} events and {pings} pings");
@@ -115,7 +115,7 @@ async fn a_reader_that_is_far_behind_and_answers_pings_stays() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_reads_and_does_not_answer_pings_is_ended_although_there_is_always_more_to_send() {
-    let server = with_backlog("2").await;
+    let (_database, server) = with_backlog("2").await;
     let mut socket = reader(&server).await;
     let (events, _, there) = read_slowly(&mut socket, false, Duration::from_secs(60)).await;
     assert!(!there, "it is still sent to, after {events} events");
@@ -262,4 +262,25 @@ async fn a_user_has_so_many_sockets_and_a_place_is_given_back_with_each() {
         connect(&server, "bob", None).await.event(LIMIT).await.0 == "ready"
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_answers_pings_and_never_polls_is_ended() {
+    let (_database, server) = start(&[("CHAT_STALL_TIMEOUT_S", "2"), ("CHAT_HEARTBEAT_S", "1")]).await;
+    let mut socket = SocketIo::connect(Transport::Polling, &server.url(), &server.token("bob"), None)
+        .await
+        .unwrap_or_else(|refusal| panic!("{refusal}"));
+    socket.abort_poll();
+    let alice = server.client("alice");
+    // More than is kept for somebody who does not fetch it.
+    for _ in 0..50 {
+        alice.send("bob", &"x".repeat(4000), None).await.unwrap();
+    }
+    let mut pace = interval(Duration::from_millis(200));
+    let gone = async {
+        while socket.write("3").await {
+            pace.tick().await;
+        }
+    };
+    timeout(LIMIT, gone).await.expect("it is still there");
 }
