@@ -323,6 +323,8 @@ async fn stalled_readers_cost_the_others_nothing_and_the_server_256_kb_each() {
     const READERS: usize = 200;
     const MESSAGES: usize = 1500;
     const KILOBYTES: u64 = 256;
+    // About what the kernel keeps for a reader that takes nothing.
+    const UNTAKEN: u64 = 48 << 10;
     let database = Database::fresh(Kind::MariaDb).await;
     let server = Server::start(&database, &[]).await;
     let text = "x".repeat(4096);
@@ -330,7 +332,7 @@ async fn stalled_readers_cost_the_others_nothing_and_the_server_256_kb_each() {
     let mut good = server.client("alice").events(None).await.unwrap();
     send_in_parallel(&server, 300, &text).await;
     good.take(300, LIMIT).await;
-    let before = memory(&server, "VmRSS");
+    let before = server.memory("VmRSS");
 
     let mut stalled = Vec::new();
     for _ in 0..READERS / 2 {
@@ -347,13 +349,13 @@ async fn stalled_readers_cost_the_others_nothing_and_the_server_256_kb_each() {
         stalled.push(server.client("alice").stalled_events(Some("0")).await);
     }
     eventually("all of them stand still", LIMIT, || async {
-        full_connections(server.port()) == READERS
+        server.connections_with_untaken(UNTAKEN) == READERS
     })
     .await;
     let last = server.client("bob").send("alice", END, None).await.unwrap();
     assert_eq!(good.event(LIMIT).await["position"], last["_id"]);
 
-    let peak = memory(&server, "VmHWM").max(memory(&server, "VmRSS"));
+    let peak = server.memory("VmHWM").max(server.memory("VmRSS"));
     let each = (peak - before) / u64::try_from(READERS).unwrap();
     eprintln!("{READERS} stalled readers: from {before} kB to {peak} kB at the peak, {each} kB each");
     assert!(each <= KILOBYTES, "{each} kB each");
@@ -366,35 +368,6 @@ fn events_in_the_long_log(kind: Kind) -> Position {
         Kind::MariaDb | Kind::Sqlite => 1_000_000,
         Kind::MySql => 200_000,
     }
-}
-
-/// A figure of `/proc/PID/status`, in kB.
-fn memory(server: &Server, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// How many established connections of a server have as much that their clients do not take as the kernel keeps for
-/// them.
-fn full_connections(port: u16) -> usize {
-    const UNTAKEN: u64 = 48 << 10;
-    const ESTABLISHED: &str = "01";
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let here = format!(":{port:04X}");
-    let is_full = |line: &&str| {
-        let columns: Vec<_> = line.split_whitespace().collect();
-        let [_, local, _, state, queues, ..] = columns[..] else {
-            return false;
-        };
-        let waiting = queues
-            .split_once(':')
-            .map(|(sent, _)| u64::from_str_radix(sent, 16));
-        local.ends_with(&here)
-            && state == ESTABLISHED
-            && waiting.is_some_and(|w| w.is_ok_and(|w| w > UNTAKEN))
-    };
-    table.lines().filter(is_full).count()
 }
 
 /// A lost cursor, by stream and by long poll.

@@ -28,6 +28,9 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
+/// Untaken bytes of a connection whose reader has stopped.
+const FULL: u64 = 8 << 10;
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 const READERS: usize = 1000;
@@ -114,7 +117,7 @@ async fn stalled(server: &Server, http: &reqwest::Client, door: Door, readers: u
     if door == Door::LongPoll {
         feed(server).await;
     }
-    let before = narrow_and_full(server.port());
+    let before = server.connections_with_untaken(FULL);
     let connecting = (0..readers).map(|number| {
         let user = user(number);
         async move { Stalled::connect(server, http, door, &user).await }
@@ -125,7 +128,7 @@ async fn stalled(server: &Server, http: &reqwest::Client, door: Door, readers: u
     }
     if door != Door::Polling {
         eventually("all of them stand still", LIMIT, || async {
-            narrow_and_full(server.port()) >= before + readers
+            server.connections_with_untaken(FULL) >= before + readers
         })
         .await;
     }
@@ -142,25 +145,6 @@ async fn feed(server: &Server) {
         .buffer_unordered(20)
         .for_each(async |_| {})
         .await;
-}
-
-/// How many established connections of a server have something that their clients do not take.
-fn narrow_and_full(port: u16) -> usize {
-    const ESTABLISHED: &str = "01";
-    const FULL: u64 = 8 << 10;
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let here = format!(":{port:04X}");
-    let is_full = |line: &&str| {
-        let columns: Vec<_> = line.split_whitespace().collect();
-        let [_, local, _, state, queues, ..] = columns[..] else {
-            return false;
-        };
-        let waiting = queues
-            .split_once(':')
-            .map(|(sent, _)| u64::from_str_radix(sent, 16));
-        local.ends_with(&here) && state == ESTABLISHED && waiting.is_some_and(|w| w.is_ok_and(|w| w > FULL))
-    };
-    table.lines().filter(is_full).count()
 }
 
 /// Waits until the server has nothing to do: what a moment before was fed to it or cut off it is worked off.
@@ -180,13 +164,6 @@ async fn at_rest(server: &Server) {
         processor() - before <= LITTLE
     })
     .await;
-}
-
-/// A figure of `/proc/PID/status`, in kB.
-fn memory(server: &Server, name: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// Five people who write to five others, and how long it takes.
@@ -282,14 +259,14 @@ async fn a_thousand_stalled_readers_cost_the_others_nothing(door: Door) {
     // What the server needs for the work itself is not theirs.
     feed(&server).await;
     pairs.best(&server).await;
-    let before = memory(&server, "VmRSS");
+    let before = server.memory("VmRSS");
 
     let mut rounds: Vec<(Duration, Duration)> = Vec::new();
     let (mut readers, mut peak) = (Vec::new(), 0);
     let ratio = loop {
         drop(readers);
         eventually("those of the round before are gone", LIMIT, || async {
-            narrow_and_full(server.port()) == 0
+            server.connections_with_untaken(FULL) == 0
         })
         .await;
         let without = pairs.best(&server).await;
@@ -298,7 +275,7 @@ async fn a_thousand_stalled_readers_cost_the_others_nothing(door: Door) {
         rounds.push((without, with));
         if rounds.len() == 1 {
             // Later there may be some of the round before.
-            peak = memory(&server, "VmHWM");
+            peak = server.memory("VmHWM");
         }
         let mut ratios: Vec<_> = rounds
             .iter()
@@ -319,7 +296,7 @@ async fn a_thousand_stalled_readers_cost_the_others_nothing(door: Door) {
     assert!(ratio <= MOST, "{ratio}: {rounds:?}");
 
     eventually("all of them are thrown out", LIMIT, || async {
-        narrow_and_full(server.port()) == 0
+        server.connections_with_untaken(FULL) == 0
     })
     .await;
     if door == Door::Polling {
@@ -422,7 +399,7 @@ async fn a_hundred_thousand_abandoned_sessions_leave_nothing_behind() {
             chat_tests::reply(client.post(&path).body("3")).await.status == 400
         })
         .await;
-        after.push(memory(&server, "VmRSS"));
+        after.push(server.memory("VmRSS"));
     }
     println!(
         "{} sessions in {:?}; kB after each wave: {after:?}",

@@ -53,7 +53,7 @@ pub struct Expiring {
 /// The last thing of a stream.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Closing<'a> {
-    /// `shutdown`, `token_expired`, `overloaded`, `too_many_connections` or `starting`.
+    /// `shutdown`, `token_expired`, `overloaded`, `too_many_connections`, `starting` or `not_ready`.
     #[schema(example = "shutdown")]
     pub code: &'a str,
     /// Come again after so many seconds.

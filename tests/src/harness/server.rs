@@ -110,6 +110,33 @@ impl Server {
         read(&self.log_path())
     }
 
+    /// A figure of `/proc/PID/status`, in kB: `VmRSS`, or `VmHWM` for the most that it ever was.
+    pub fn memory(&self, name: &str) -> u64 {
+        let status = read(Path::new(&format!("/proc/{}/status", self.pid())));
+        let line = status.lines().find(|line| line.starts_with(name));
+        let figure = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+        figure.expect("the kernel says how much memory it has")
+    }
+
+    /// How many of its connections have more than so many bytes in the kernel that their clients do not take.
+    pub fn connections_with_untaken(&self, bytes: u64) -> usize {
+        const ESTABLISHED: &str = "01";
+        let here = format!(":{:04X}", self.port);
+        let is_full = |line: &&str| {
+            let columns: Vec<_> = line.split_whitespace().collect();
+            let [_, local, _, state, queues, ..] = columns[..] else {
+                return false;
+            };
+            let sent = queues
+                .split_once(':')
+                .map(|(sent, _)| u64::from_str_radix(sent, 16));
+            local.ends_with(&here)
+                && state == ESTABLISHED
+                && sent.is_some_and(|sent| sent.is_ok_and(|sent| sent > bytes))
+        };
+        read(Path::new("/proc/net/tcp")).lines().filter(is_full).count()
+    }
+
     /// Runs a command of the binary with this server's settings, whether it runs or not.
     pub async fn run(&self, arguments: &[&str]) -> Outcome {
         run_with(&self.settings, arguments).await
