@@ -21,6 +21,7 @@ use chat_tests::{
     listener::{Door, Listener, Step},
     socketio::{SocketIo, Transport},
 };
+use futures_util::{SinkExt, StreamExt};
 use rand::Rng;
 use serde_json::{Value, json};
 use tokio::{
@@ -28,6 +29,7 @@ use tokio::{
     task::JoinHandle,
     time::{interval, sleep, timeout},
 };
+use tokio_tungstenite::{connect_async, tungstenite::Message};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -464,4 +466,120 @@ async fn the_clients_of_a_node_that_is_killed_go_on_at_the_other_and_miss_nothin
         "everybody was on the node that died: {sums:?}"
     );
     check_exactly_once(&database, &sent).await;
+}
+
+/// The JSON of each event as it stands on the wire, by door.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_is_the_same_to_the_byte_through_every_door() {
+    let database = Database::fresh(Kind::Sqlite).await;
+    let server = Server::start(&database, &[]).await;
+    let alice = server.client("alice");
+    let (bytes, base64) = ([0_u8, 159, 146, 150, 255], "AJ+Slv8=");
+    let contents = [
+        json!({"text": "plain"}),
+        json!({"text": "\u{2028}\"\\/\u{0}\u{7f}é\u{1f600}<>\n\t"}),
+        json!({"data": base64, "content_type": "application/x-bytes; a=\"b\""}),
+        json!({"text": "{\"cursor\":1}", "content_type": "application/json"}),
+    ];
+    for mut content in contents.clone() {
+        content["receiver_id"] = json!("bob");
+        alice.send_body(&content, Some("key\"~")).await.ok();
+        alice.send_body(&content, None).await.unwrap();
+    }
+    alice.receipt("read", 1).await.unwrap();
+    server.client("bob").receipt("read", 2).await.unwrap();
+    let (bob, token) = (server.client("bob"), server.token("bob"));
+
+    let page = bob.get("/v1/events?after=0&wait=0").send().await.unwrap();
+    let page = page.text().await.unwrap();
+    let events = page.strip_prefix("{\"events\":[").unwrap();
+    let events = &events[..events.rfind("],\"cursor\"").unwrap()];
+    let by_poll: Vec<String> = events
+        .split("},{\"cursor\":")
+        .enumerate()
+        .map(|(n, part)| {
+            if n == 0 {
+                part.to_owned()
+            } else {
+                format!("{{\"cursor\":{part}")
+            }
+        })
+        .map(|part| {
+            if part.ends_with("}}") {
+                part
+            } else {
+                format!("{part}}}")
+            }
+        })
+        .collect();
+    assert!(by_poll.len() > contents.len(), "{page}");
+
+    let stream = bob
+        .get("/v1/events?after=0")
+        .header("Accept", "text/event-stream")
+        .send();
+    let mut stream = stream.await.unwrap();
+    let mut text = String::new();
+    let in_stream = |text: &str| -> Vec<String> {
+        let whole = text.rfind("\n\n").map_or("", |end| &text[..end]);
+        let data = whole.lines().filter_map(|line| line.strip_prefix("data: "));
+        data.filter(|data| data.contains("\"position\""))
+            .map(str::to_owned)
+            .collect()
+    };
+    while in_stream(&text).len() < by_poll.len() {
+        let chunk = timeout(LIMIT, stream.chunk()).await.unwrap().unwrap().unwrap();
+        text.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    assert_eq!(in_stream(&text), by_poll);
+
+    // Bytes come beside the JSON, which has a placeholder where base64 stands elsewhere.
+    let placeholder = "{\"_placeholder\":true,\"num\":0}";
+    let in_packet = |packet: &str| {
+        let json = packet
+            .strip_prefix("42[\"event\",")
+            .or(packet.strip_prefix("451-[\"event\","))?;
+        Some(
+            json.strip_suffix(']')?
+                .replace(placeholder, &format!("\"{base64}\"")),
+        )
+    };
+    let connect = format!("40{}", json!({"token": token, "after": "0"}));
+    let url = format!(
+        "ws://127.0.0.1:{}/socket.io/?EIO=4&transport=websocket",
+        server.port()
+    );
+    let (mut socket, _) = connect_async(url).await.unwrap();
+    socket.send(Message::text(connect.as_str())).await.unwrap();
+    let (mut by_websocket, mut beside) = (Vec::new(), Vec::new());
+    while by_websocket.len() < by_poll.len() {
+        match timeout(LIMIT, socket.next()).await.unwrap().unwrap().unwrap() {
+            Message::Text(packet) => by_websocket.extend(in_packet(&packet)),
+            Message::Binary(attached) => beside.push(attached.to_vec()),
+            _ => {}
+        }
+    }
+    assert_eq!(by_websocket, by_poll);
+    assert!(
+        !beside.is_empty() && beside.iter().all(|beside| *beside == bytes),
+        "{beside:?}"
+    );
+
+    let http = server.client("nobody");
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let open = http.get(path).send().await.unwrap().text().await.unwrap();
+    let open: Value = serde_json::from_str(open.strip_prefix('0').unwrap()).unwrap();
+    let session = format!("{path}&sid={}", open["sid"].as_str().unwrap());
+    http.post(&session).body(connect).send().await.unwrap();
+    let mut by_polling = Vec::new();
+    while by_polling.len() < by_poll.len() {
+        let body = timeout(LIMIT, http.get(&session).send()).await.unwrap().unwrap();
+        for packet in body.text().await.unwrap().split('\u{1e}') {
+            match packet.strip_prefix('b') {
+                Some(attached) => assert_eq!(attached, base64),
+                None => by_polling.extend(in_packet(packet)),
+            }
+        }
+    }
+    assert_eq!(by_polling, by_poll);
 }
