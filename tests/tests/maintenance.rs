@@ -397,6 +397,10 @@ on_each_database! {
             Kind::Sqlite => "another process uses the SQLite file",
             Kind::MariaDb | Kind::MySql => "a node serves this database: stop every node first",
         };
+        // The node's own projector moves its checkpoint.
+        eventually("the projector has nothing to do", LIMIT, || async {
+            database.number("SELECT position FROM checkpoints WHERE name = 'received_at'").await == 1
+        }).await;
         let before = projections(&database).await;
         let refused = command(&database, &["rebuild"]).await;
         assert!(refusal(&refused).starts_with(text), "{refused:?}");
