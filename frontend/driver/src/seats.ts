@@ -1,0 +1,73 @@
+/**
+ * The connections that a browser has for one host, over HTTP/1.1 six, for all tabs together. A request that waits holds
+ * one: with a stream in each tab the seventh tab would not even load, and nobody could send.
+ *
+ * So whoever waits for something to happen, over any rung but a websocket, takes a seat, of which there are few. A seat
+ * is a Web Lock, so that it is free again whatever becomes of its tab. Who has none asks without waiting: when a tab
+ * with a connection says that something has happened, and now and then. The word is only a hint: what has happened
+ * everybody asks the server, and checks in its own chain.
+ */
+const SEATS = 3;
+
+/** Gives a seat back. */
+export type Seat = () => void;
+
+export class Seats {
+  readonly #locks = typeof navigator === 'undefined' ? undefined : (navigator.locks as LockManager | undefined);
+  readonly #channel: BroadcastChannel | undefined;
+  readonly #listeners = new Set<() => void>();
+
+  constructor(private readonly scope: string) {
+    if (!this.#locks || typeof BroadcastChannel === 'undefined') return;
+    this.#channel = new BroadcastChannel(`${scope}/happened`);
+    this.#channel.addEventListener('message', () => {
+      for (const listener of [...this.#listeners]) listener();
+    });
+  }
+
+  /** A seat, if there is a free one. Where seats cannot be counted everybody gets one. */
+  async take(): Promise<Seat | undefined> {
+    if (!this.#channel) return () => {};
+    for (let number = 0; number < SEATS; number++) {
+      const seat = await this.#take(`${this.scope}/seat/${number}`);
+      if (seat) return seat;
+    }
+    return undefined;
+  }
+
+  #take(name: string): Promise<Seat | undefined> {
+    return new Promise((resolve) => {
+      const granted = (lock: Lock | null) => {
+        if (!lock) return resolve(undefined);
+        return new Promise<void>((release) => resolve(release));
+      };
+      // Where they may not be used (site data is blocked), they cannot be counted either.
+      this.#locks!.request(name, { ifAvailable: true }, granted).catch(() => resolve(() => {}));
+    });
+  }
+
+  /** Says that something has happened. */
+  hint(): void {
+    this.#channel?.postMessage(0);
+  }
+
+  /** Until somebody says so, the time is up, or the signal comes. */
+  listen(milliseconds: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        this.#listeners.delete(done);
+        signal.removeEventListener('abort', done);
+        resolve();
+      };
+      const timer = setTimeout(done, milliseconds);
+      this.#listeners.add(done);
+      signal.addEventListener('abort', done);
+      if (signal.aborted) done();
+    });
+  }
+
+  close(): void {
+    this.#channel?.close();
+  }
+}

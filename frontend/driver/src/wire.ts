@@ -1,0 +1,101 @@
+/** What the server says, as it comes, and what becomes of it: bytes are `Uint8Array`, whatever carried them. */
+import { ChatError, type Problem } from './errors.js';
+import type { ChatEvent, Conversation, Message } from './types.js';
+
+export interface Ready {
+  cursor: string;
+  user_id?: string;
+  heartbeat_s?: number;
+}
+
+export interface Lost {
+  cursor: string;
+  reason: string;
+  oldest: number;
+}
+
+/** An event, or a heartbeat: a step of the chain. */
+export interface Delivery {
+  cursor: string;
+  prev: string;
+  position?: number;
+  type?: string;
+}
+
+export type WireEvent = ChatEvent & Delivery & { message?: Message; up_to?: { _id: number; seq: number } };
+
+export interface EventPage {
+  events: WireEvent[];
+  cursor: string;
+  more: boolean;
+}
+
+export interface WireHistory {
+  messages: Message[];
+  next: string | null;
+  cursor: string;
+}
+
+export interface WireConversations {
+  conversations: Conversation[];
+  next: string | null;
+  cursor: string;
+}
+
+/** Bytes are base64 in JSON, a `Buffer` or an `ArrayBuffer` beside it. Changes the message that it is given. */
+export function readMessage(message: Message): Message {
+  const data: unknown = message.data;
+  if (typeof data === 'string') message.data = fromBase64(data);
+  else if (data instanceof ArrayBuffer) message.data = new Uint8Array(data);
+  else if (ArrayBuffer.isView(data)) message.data = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  return message;
+}
+
+export function toBase64(bytes: Uint8Array): string {
+  let binary = '';
+  // In pieces: a call has no room for an argument for each byte.
+  for (let at = 0; at < bytes.length; at += 0x8000) {
+    binary += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
+  }
+  return btoa(binary);
+}
+
+export function fromBase64(text: string): Uint8Array {
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+}
+
+/** A refusal, if this is one of the server's. */
+export function problemIn(body: unknown): Problem | undefined {
+  const problem = body as Partial<Problem> | null | undefined;
+  return typeof problem?.code === 'string' && typeof problem.status === 'number' ? (problem as Problem) : undefined;
+}
+
+/** What an answer that is no success says. */
+export function refusal(status: number, body: unknown, retryAfter?: string | null): ChatError {
+  const problem = problemIn(body);
+  if (problem) return ChatError.of(problem);
+  const seconds = Number(retryAfter ?? NaN);
+  return new ChatError('answer_invalid', `an answer with status ${status} that is not the server's`, {
+    status,
+    ...(Number.isFinite(seconds) ? { retryAfter: seconds } : {}),
+  });
+}
+
+/** The last thing of a stream. */
+export function closing(frame: { code?: unknown; retry_after?: unknown }): ChatError {
+  const code = typeof frame.code === 'string' ? frame.code : 'closing';
+  const retry_after = typeof frame.retry_after === 'number' ? frame.retry_after : 1;
+  const status = code === 'token_expired' ? 401 : 503;
+  return ChatError.of({ code, status, title: `the server ends the stream: ${code}`, retry_after });
+}
+
+/** The user that a JWT is for. Not checked: that is the server's business. */
+export function subjectOf(token: string): string | undefined {
+  try {
+    const payload = token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/');
+    const subject: unknown = JSON.parse(new TextDecoder().decode(fromBase64(payload))).sub;
+    return typeof subject === 'string' ? subject : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,55 @@
+import { expect, test } from 'vitest';
+import { readFacts } from './server';
+import { isUserId, readToken } from './session';
+import { dayInWords, dayNumber, inWords, statusInWords, timeInShort } from './words';
+
+const at = (text: string) => new Date(text).getTime() / 1000;
+
+test('days', () => {
+  const now = at('2026-03-11T09:00');
+  expect(dayInWords(at('2026-03-11T00:00'), now)).toBe('Today');
+  expect(dayInWords(at('2026-03-10T23:59'), now)).toBe('Yesterday');
+  expect(dayInWords(at('2026-03-05T12:00'), now)).toBe('Thursday');
+  expect(dayInWords(at('2026-03-04T12:00'), now)).toMatch(/4/);
+  expect(dayInWords(at('2025-03-04T12:00'), now)).toMatch(/2025/);
+  expect(timeInShort(at('2026-03-11T08:07'), now)).toMatch(/0?8:07/);
+  expect(timeInShort(at('2026-03-10T08:07'), now)).toBe('Yesterday');
+  // Also across the days that have 23 or 25 hours.
+  for (let day = 0; day < 400; day += 1) {
+    const noon = new Date(2026, 0, 1 + day, 12).getTime() / 1000;
+    const late = new Date(2026, 0, 1 + day, 23, 59).getTime() / 1000;
+    expect(dayNumber(late)).toBe(dayNumber(noon));
+    expect(dayNumber(new Date(2026, 0, 2 + day, 0, 1).getTime() / 1000)).toBe(dayNumber(noon) + 1);
+  }
+});
+
+test('a failure is told in words, one that nobody knows with its code', () => {
+  expect(inWords({ code: 'rate_limited', status: 429 })).toBe('You are sending too fast.');
+  expect(inWords({ code: 'content_too_large', status: 413 })).toContain('262 kB');
+  expect(inWords({ code: 'of_tomorrow', status: 422 })).toContain('of_tomorrow');
+  expect(inWords({ code: 'of_tomorrow', status: 503 })).not.toContain('of_tomorrow');
+});
+
+test('the connection is told in words', () => {
+  expect(statusInWords({ state: 'connected', transport: 'sse' })).toBe('Connected: live, over a stream of events');
+  expect(statusInWords({ state: 'waiting', retryAt: 0 })).toBe('No connection. Trying again…');
+});
+
+test('what the server tells of itself', () => {
+  expect(readFacts('sign-in=development; content-limit=100')).toEqual({ development: true, contentLimit: 100 });
+  expect(readFacts('sign-in=token; content-limit=262144')).toEqual({ development: false, contentLimit: 262_144 });
+  expect(readFacts('')).toEqual({ development: true, contentLimit: 262_144 });
+});
+
+test('user ids follow the grammar', () => {
+  for (const good of ['a', 'A.b_c@d+e:f-g', 'x'.repeat(32)]) expect(isUserId(good)).toBe(true);
+  for (const bad of ['', ' ', 'a b', 'x'.repeat(33), 'ä', 'a,b', '~room', 'a\n']) expect(isUserId(bad)).toBe(false);
+});
+
+test('a token is read, not believed', () => {
+  const token = (claims: unknown) => `x.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.x`;
+  expect(readToken(token({ sub: 'alice', exp: 5, name: 'Ünïcode' }))).toEqual({ userId: 'alice', ends: 5 });
+  for (const bad of ['', 'a.b.c', token(null), token({ sub: 'a b', exp: 5 }), token({ sub: 'alice' }), token({ sub: 1, exp: 5 })]) {
+    expect(readToken(bad)).toBeNull();
+  }
+});
