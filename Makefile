@@ -1,34 +1,48 @@
-# The commands of this project. `make run` needs Rust and nothing else.
+# The commands of this project. `make run` needs Rust and nothing else; with Node 20 it has the chat page as well.
 
-.PHONY: run test test-quick check bench openapi
+.PHONY: run page test test-quick proof check bench openapi
 
 # The server on http://127.0.0.1:3000 with SQLite in ./data.
-run:
+run: page
 	cargo build --release -p chat-api
 	./target/release/chat-system
 
-# Every test, on SQLite, MariaDB and MySQL. STAGES="a b" names test binaries that must not be empty.
+# The chat page, which the next build of the binary takes in.
+page:
+	@frontend/web/build
+
+# Every test: on SQLite, MariaDB and MySQL, with a collector of traces, and in a browser. STAGES="a b" names test
+# binaries that must not be empty.
 test:
 	tests/prepare
-	cargo build -p chat-api --bin chat-system
-	STAGES="$(STAGES)" tests/run --workspace
+	$(MAKE) --no-print-directory page
+	STAGES="$(STAGES)" ALSO=frontend/test tests/run --workspace --all-features
 
 # Without database servers: the unit tests, and the contract on the in-memory log and on SQLite.
 test-quick:
 	tests/run --workspace --lib
 	tests/run -p chat-tests --test contract -- memory sqlite
 
+# Everything is broken for PROOF_MINUTES (10) while people send and read, and a checker looks at what came of it.
+# PROOF_DATABASE is mariadb, mysql or sqlite; PROOF_SEED repeats a run's schedule; PROOF_HISTORY keeps what happened.
+proof:
+	tests/prepare
+	cargo build --workspace --all-features --bin chat-system --example proof
+	SERVER_BINARY=$(CURDIR)/target/debug/chat-system target/debug/examples/proof
+
 # Formatting, lints and documentation; any warning fails.
 check:
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --document-private-items
 
 bench:
 	cargo run --release -p chat-bench
 
-# The description of the REST API that is committed.
+# The descriptions that are committed: of what is asked over HTTP, and of what comes over streams.
 openapi:
 	mkdir -p openapi
-	cargo run --quiet -p chat-api -- openapi >openapi/openapi.json.new
-	mv openapi/openapi.json.new openapi/openapi.json
+	for document in openapi asyncapi; do \
+	  cargo run --quiet -p chat-api -- $$document >openapi/$$document.json.new && \
+	  mv openapi/$$document.json.new openapi/$$document.json || exit 1; \
+	done

@@ -2,10 +2,10 @@
 //! stands on an address of its own so that it need not be where the doors are.
 
 use axum::{Router, extract::Request, http::header::CONTENT_TYPE, middleware, routing::get};
-use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
+    metrics::Sampler,
     problem::{self, Code, Problem},
     rest::health,
     state::AppState,
@@ -14,8 +14,11 @@ use crate::{
 /// The form in which Prometheus reads.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub fn router(app: AppState, metrics: PrometheusHandle) -> Router {
-    let show_metrics = async move |_: Request| ([(CONTENT_TYPE, EXPOSITION)], metrics.render());
+pub fn router(app: AppState, metrics: Sampler) -> Router {
+    let show_metrics = move |_: Request| {
+        let metrics = metrics.clone();
+        async move { ([(CONTENT_TYPE, EXPOSITION)], metrics.render().await) }
+    };
     Router::new()
         .route("/metrics", get(show_metrics))
         .route("/healthz", get(health::check_health))
@@ -34,13 +37,19 @@ mod tests {
     };
     use tower::ServiceExt;
 
-    use crate::{metrics, testing::Server};
+    use crate::{
+        metrics::{self, Sampler},
+        server::Places,
+        testing::Server,
+    };
 
     #[tokio::test]
     async fn the_operator_sees_metrics_and_readiness_and_nothing_else() {
         let server = Server::new();
         let tail = server.readiness.part("tail");
-        let admin = super::router(server.app.clone(), metrics::install());
+        let places = Places::new(7, server.router.clone());
+        let sampler = Sampler::new(metrics::install(), server.app.clone(), places, None);
+        let admin = super::router(server.app.clone(), sampler);
         let ask = async |path: &str| {
             let answer = admin
                 .clone()
@@ -58,7 +67,13 @@ mod tests {
         };
         let (status, content_type, text) = ask("/metrics").await;
         assert_eq!((status, content_type.as_str()), (200, super::EXPOSITION));
-        assert!(text.contains("# TYPE chat_connections gauge"), "{text}");
+        for line in [
+            "# TYPE chat_connections gauge",
+            "chat_open_connections_limit 7",
+            "chat_ready 0",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
         assert_eq!(ask("/healthz").await.0, 200);
         let (status, content_type, text) = ask("/readyz").await;
         assert_eq!((status, content_type.as_str()), (503, "application/problem+json"));

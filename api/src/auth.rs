@@ -15,6 +15,8 @@ mod signer;
 #[cfg(test)]
 mod testing;
 
+#[cfg(feature = "otlp")]
+pub(crate) use self::jwks::tls_connector;
 pub use self::{
     actor::Actor,
     caller::{Caller, StreamCaller},

@@ -1,7 +1,7 @@
 //! The command line.
 //!
 //! What is asked for wrongly is clap's to say (exit code 2). What is understood and refused, or fails, is one line on
-//! stderr and exit code 1.
+//! stderr and exit code 1. `migrate check` that finds a table which cannot be adopted ends with 3.
 
 use std::{
     error::Error,
@@ -12,15 +12,17 @@ use std::{
 
 use anyhow::{Context, bail};
 use chat_domain::ids::UserId;
+use chat_migration::DownOptions;
 use clap::{
     Parser, Subcommand, ValueEnum,
     error::{ContextKind, ErrorKind},
 };
 
 use crate::{
+    asyncapi,
     auth::Signer,
     config::{self, Config, KeySource, Options},
-    maintenance, openapi, serve, telemetry,
+    healthcheck, maintenance, openapi, serve, telemetry,
 };
 
 /// The chat server: people and programs send messages to each other and never miss one.
@@ -47,6 +49,10 @@ pub enum Command {
         /// With `down`: go on although the log holds messages, which are lost
         #[arg(long)]
         discard_messages: bool,
+        /// With `down`: give an adopted table of the seed's back with all messages, although its columns have no place
+        /// for the keys, content types and read marks since then, which are lost
+        #[arg(long, conflicts_with = "discard_messages")]
+        discard_log: bool,
     },
     /// Print a token, signed with the configured secret
     Token {
@@ -59,6 +65,10 @@ pub enum Command {
     },
     /// Print the OpenAPI document
     Openapi,
+    /// Print the AsyncAPI document
+    Asyncapi,
+    /// Ask the server at this CHAT_LISTEN whether it is ready; exit code 1 and the reason when it is not
+    Healthcheck,
     /// Compare the projections with the log; exit code 1 and a list when something differs
     Verify,
     /// Build the projections anew from the log
@@ -72,9 +82,12 @@ pub enum Command {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MigrateAction {
-    /// Apply what is pending
+    /// Say what is odd about a table of the seed's, and what adopting it means; exit code 3 when it cannot be adopted
+    /// as it is
+    Check,
+    /// Apply what is pending; adopt a table of the seed's (MySQL and MariaDB), or go on with that
     Up,
-    /// Undo all
+    /// Undo all; an adopted table is given back
     Down,
     /// Say what is applied and what is pending
     Status,
@@ -85,6 +98,9 @@ pub enum EpochAction {
     /// Begin a new history: after a restore, when the log may have lost its end
     New,
 }
+
+/// What `migrate check` ends with where something stands in the way; 1 is a check that failed.
+const NOT_ADOPTABLE: u8 = 3;
 
 /// Runs the binary.
 pub fn run() -> ExitCode {
@@ -138,13 +154,31 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = |()| ExitCode::SUCCESS;
     match cli.command.unwrap_or(Command::Serve) {
         Command::Openapi => print(&openapi::pretty()).map(done),
+        Command::Asyncapi => print(&asyncapi::pretty()).map(done),
+        Command::Healthcheck => healthcheck::check(cli.options.listen).map(done),
         Command::Token { user, expires_in } => print_token(&cli.options, &user, expires_in).map(done),
         Command::Serve => with_config(cli.options, serve::serve).map(done),
         Command::Migrate {
+            action: MigrateAction::Check,
+            ..
+        } => {
+            let adoptable = with_config(cli.options, maintenance::check_adoption)?;
+            Ok(if adoptable {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(NOT_ADOPTABLE)
+            })
+        }
+        Command::Migrate {
             action,
             discard_messages,
+            discard_log,
         } => with_config(cli.options, |config| {
-            maintenance::migrate(config, action, discard_messages)
+            let options = DownOptions {
+                discard_messages,
+                discard_log,
+            };
+            maintenance::migrate(config, action, options)
         })
         .map(done),
         Command::Rebuild => with_config(cli.options, maintenance::rebuild).map(done),
@@ -168,10 +202,15 @@ where
     F: Future<Output = anyhow::Result<T>>,
 {
     let config = Config::try_from(options)?;
-    telemetry::start(telemetry::parse_filter(&config.log)?, config.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("the runtime cannot be started")?;
+    let telemetry = {
+        let _entered = runtime.enter();
+        let filter = telemetry::parse_filter(&config.log)?;
+        telemetry::start_with_traces(filter, config.log_format, config.otlp_endpoint.as_deref())?
+    };
     let outcome = runtime.block_on(run(config));
+    telemetry.end();
     // Nothing that blocks may hold up the end.
     runtime.shutdown_background();
     outcome

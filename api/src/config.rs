@@ -41,7 +41,8 @@ pub struct Options {
     pub listen: SocketAddr,
 
     /// The database: sqlite://PATH, or mysql://USER:PASSWORD@HOST:PORT/NAME (MySQL and MariaDB). An SQLite URL may set
-    /// two pragmas, ?journal_mode=wal&synchronous=full; others than these, or extra, do not keep the promises
+    /// two pragmas, ?journal_mode=wal&synchronous=full; others than these, or extra, do not keep the promises. A
+    /// server's may say how TLS is used: ?ssl-mode=VERIFY_IDENTITY&ssl-ca=PATH (and ssl-cert, ssl-key)
     /// [default: sqlite://./data/chat.db]
     #[arg(
         long,
@@ -65,6 +66,11 @@ pub struct Options {
         default_value_t = 8
     )]
     pub database_connections: u32,
+
+    /// One name for all servers of a database cluster that loses nothing when another of them takes over (Galera,
+    /// Aurora); without it another server begins a new epoch of the log
+    #[arg(long, global = true, env = "CHAT_DATABASE_IDENTITY", value_name = "NAME")]
+    pub database_identity: Option<String>,
 
     #[command(flatten)]
     pub tokens: TokenArguments,
@@ -196,6 +202,23 @@ pub struct Options {
     #[arg(long, global = true, env = "CHAT_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<SocketAddr>,
 
+    /// Where traces are sent, as OTLP over HTTP with protobuf: the collector's base URL, such as
+    /// http://127.0.0.1:4318. Only a server that was built with the feature otlp knows how; OTEL_EXPORTER_OTLP_ENDPOINT
+    /// says the same [default: none]
+    #[arg(long, global = true, env = "CHAT_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+
+    /// How long the server goes on serving after SIGTERM, with /readyz failing already, so that whoever sends it clients
+    /// sends no more, in seconds. A second signal ends it, and SIGINT has none
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_DRAIN_S",
+        value_name = "SECONDS",
+        default_value_t = 3
+    )]
+    pub drain_s: u64,
+
     /// How long connections may take to end when the server stops, in seconds
     #[arg(
         long,
@@ -225,6 +248,7 @@ pub struct Config {
     pub listen: SocketAddr,
     pub database_url: Secret,
     pub database_connections: u32,
+    pub database_identity: Option<String>,
     pub tokens: TokenOptions,
     pub migrate: bool,
     pub allow_lax_durability: bool,
@@ -240,8 +264,13 @@ pub struct Config {
     pub stall_timeout: Duration,
     pub command_timeout: Duration,
     pub limits: LimitsOptions,
+    /// Connections of all clients; none for as many as there can be.
+    pub connections: Option<usize>,
     /// None: no metrics.
     pub admin_listen: Option<SocketAddr>,
+    /// None: none is exported.
+    pub otlp_endpoint: Option<String>,
+    pub drain: Duration,
     pub shutdown_timeout: Duration,
     pub lose_one_in: u32,
 }
@@ -291,6 +320,7 @@ impl TryFrom<Options> for Config {
             listen: options.listen,
             database_url: options.database_url()?,
             database_connections: within("CHAT_DATABASE_CONNECTIONS", options.database_connections, 1, 1000)?,
+            database_identity: options.database_identity.map(identity).transpose()?,
             tokens,
             migrate: options.migrate,
             allow_lax_durability: options.allow_lax_durability,
@@ -313,7 +343,10 @@ impl TryFrom<Options> for Config {
                 600_000,
             )?),
             limits: options.limits.check(options.content_limit)?,
+            connections: options.limits.connections()?,
             admin_listen: options.admin_listen,
+            otlp_endpoint: options.otlp_endpoint.map(endpoint).transpose()?,
+            drain: seconds("CHAT_DRAIN_S", options.drain_s, 0, 3600)?,
             shutdown_timeout: seconds("CHAT_SHUTDOWN_TIMEOUT_S", options.shutdown_timeout_s, 0, 3600)?,
             #[cfg(debug_assertions)]
             lose_one_in: options.lose_one_in,
@@ -321,6 +354,37 @@ impl TryFrom<Options> for Config {
             lose_one_in: 0,
             log: options.log,
         })
+    }
+}
+
+/// What the column `server_id` of `log_head` takes.
+fn identity(name: String) -> Result<String, ConfigError> {
+    if (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(name)
+    } else {
+        let reason = format!("{name:?} is not 1 to 64 visible characters of ASCII");
+        Err(value("CHAT_DATABASE_IDENTITY", reason))
+    }
+}
+
+/// A collector's base URL.
+fn endpoint(url: String) -> Result<String, ConfigError> {
+    let variable = "CHAT_OTLP_ENDPOINT";
+    if !cfg!(feature = "otlp") {
+        let reason = "this server was built without the feature otlp, and sends no traces";
+        return Err(value(variable, reason));
+    }
+    let uri = url.parse::<axum::http::Uri>().ok();
+    let known = |uri: &axum::http::Uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    };
+    if uri.as_ref().is_some_and(known) {
+        Ok(url)
+    } else {
+        Err(value(
+            variable,
+            "it is a URL that begins with http:// or https:// and names a host",
+        ))
     }
 }
 

@@ -15,6 +15,8 @@ pub mod telemetry;
 pub mod metrics;
 pub mod serve;
 pub mod maintenance;
+pub mod healthcheck;
+pub mod files;
 pub mod server;
 pub mod router;
 pub mod admin;
@@ -27,6 +29,8 @@ pub mod operations;
 pub mod rest;
 pub mod socket;
 pub mod realtime;
+mod examples;
 pub mod openapi;
+pub mod asyncapi;
 #[cfg(test)]
 mod testing;

@@ -6,6 +6,7 @@
 //!
 //! | what | refusal |
 //! |---|---|
+//! | the connections of all clients ([`server`](crate::server)) | `too_many_connections` |
 //! | the sends of a user in a second | `rate_limited` |
 //! | the streams, long polls and sockets of a user | `too_many_connections` |
 //! | those of an address | `too_many_connections` |
@@ -116,6 +117,13 @@ impl Limits {
     /// Takes a place for a stream, a long poll or a socket, before it is known whose it is.
     pub fn connect(&self, door: Door, address: IpAddr) -> Result<Connection, Problem> {
         self.0.connections.connect(door, self.limited(address))
+    }
+
+    /// As [`connect`](Self::connect), where it is known from the beginning whose it is.
+    pub fn connect_user(&self, door: Door, address: IpAddr, user: &UserId) -> Result<Connection, Problem> {
+        let mut connection = self.connect(door, address)?;
+        connection.of_user(user)?;
+        Ok(connection)
     }
 
     /// Takes the place of a body while it is read; of the largest body where its length is not known.

@@ -1,24 +1,288 @@
 //! What the server counts about itself, in the form of Prometheus.
 //!
-//! Whoever does a thing counts it, through the functions here. Without `CHAT_ADMIN_LISTEN` nothing is recorded, and a
-//! count costs a look at an empty place. Labels have few values, and none that a client chose: no user, no address, no
-//! path.
+//! Whoever does a thing counts it, through the functions here (and those of `chat_infrastructure::metrics`). What is a
+//! state, as the head of the log, is looked at when somebody asks ([`Sampler`]). Without `CHAT_ADMIN_LISTEN` nothing is
+//! recorded, and a count costs a look at an empty place; with it, what is counted for each event goes by handles that
+//! are taken once. Labels have few values, and none that a client chose: no user, no address, no path.
+//!
+//! A table below has all of them; the docs have the same ones, which a test sees to.
+
+mod process;
+mod sampler;
 
 use std::{sync::OnceLock, time::Duration};
 
-use metrics::{counter, describe_counter, describe_gauge, gauge};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use chat_infrastructure::{
+    metrics::{BATCH_COMMANDS, BATCH_COMMIT_SECONDS, BATCH_RETRIES, EPOCHS_BEGUN, OUTCOMES_UNKNOWN},
+    writer::{Origin, Written},
+};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{limits::Door, problem::Code};
+pub use self::sampler::Sampler;
+use crate::{limits::Door, problem::Code, realtime::subscription::ResetReason};
 
 /// By `code` and `door`.
 pub const REJECTIONS: &str = "chat_rejections_total";
 /// By `door`.
 pub const CONNECTIONS: &str = "chat_connections";
+/// By `reason`.
+const CONNECTIONS_CUT: &str = "chat_connections_cut_total";
 pub const SENDS: &str = "chat_sends_total";
+/// By `door`.
+const DELIVERIES: &str = "chat_deliveries_total";
+/// By `written`.
+const DELIVERY_SECONDS: &str = "chat_delivery_seconds";
+/// By `reason`.
+const RESETS: &str = "chat_resets_total";
+const OPEN_CONNECTIONS: &str = "chat_open_connections";
+const OPEN_CONNECTIONS_LIMIT: &str = "chat_open_connections_limit";
+/// By `state`.
+const SUBSCRIPTIONS: &str = "chat_subscriptions";
+const LOG_HEAD: &str = "chat_log_head_position";
+const TAIL_POSITION: &str = "chat_tail_position";
+const TAIL_LAG: &str = "chat_tail_lag_events";
+const TAIL_GAP: &str = "chat_tail_gap_seconds";
+const PROJECTOR_LAG: &str = "chat_projector_lag_events";
+const QUEUE_COMMANDS: &str = "chat_writer_queue_commands";
+const QUEUE_BYTES: &str = "chat_writer_queue_bytes";
+/// By `state`.
+const DATABASE_CONNECTIONS: &str = "chat_database_connections";
+const DATABASE_CONNECTIONS_LIMIT: &str = "chat_database_connections_limit";
+const DATABASE_UP: &str = "chat_database_up";
+const READY: &str = "chat_ready";
+/// By `version` and `otlp`.
+const BUILD_INFO: &str = "chat_build_info";
+const RESIDENT_MEMORY: &str = "process_resident_memory_bytes";
+const OPEN_FDS: &str = "process_open_fds";
+const MAX_FDS: &str = "process_max_fds";
+const START_TIME: &str = "process_start_time_seconds";
 
-const UPKEEP: Duration = Duration::from_secs(5);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// Every metric, its kind, and what its `# HELP` says.
+const TABLE: &[(&str, Kind, &str)] = &[
+    (
+        REJECTIONS,
+        Kind::Counter,
+        "Requests, commands and connections that were refused, by the code of the problem and the door.",
+    ),
+    (
+        CONNECTIONS,
+        Kind::Gauge,
+        "Streams, waiting long polls and sockets that are open, by door.",
+    ),
+    (
+        OPEN_CONNECTIONS,
+        Kind::Gauge,
+        "Connections of all clients, idle ones included.",
+    ),
+    (
+        OPEN_CONNECTIONS_LIMIT,
+        Kind::Gauge,
+        "How many connections there may be.",
+    ),
+    (
+        CONNECTIONS_CUT,
+        Kind::Counter,
+        "Connections that the server cut, by the reason: the reader had stopped (stalled), nothing was asked (silent), pings were not answered (ping_timeout), it was no socket.io (malformed), too many commands waited (flooded).",
+    ),
+    (
+        SENDS,
+        Kind::Counter,
+        "Sends within their users' limits, whatever became of them.",
+    ),
+    (
+        BATCH_COMMANDS,
+        Kind::Histogram,
+        "Commands in a transaction of the writer that was committed.",
+    ),
+    (
+        BATCH_COMMIT_SECONDS,
+        Kind::Histogram,
+        "Time of such a transaction, from before the head lock to after the COMMIT.",
+    ),
+    (
+        BATCH_RETRIES,
+        Kind::Counter,
+        "Transactions of the writer that ran again, by the reason.",
+    ),
+    (
+        OUTCOMES_UNKNOWN,
+        Kind::Counter,
+        "Commands of which the sender was told that their outcome is not known.",
+    ),
+    (QUEUE_COMMANDS, Kind::Gauge, "Commands that wait for the writer."),
+    (
+        QUEUE_BYTES,
+        Kind::Gauge,
+        "Bytes of commands that wait for the writer or are being written.",
+    ),
+    (
+        EPOCHS_BEGUN,
+        Kind::Counter,
+        "Epochs of the log that this node began, because the log may have lost its end.",
+    ),
+    (
+        LOG_HEAD,
+        Kind::Gauge,
+        "The last position of the log, as the database last said.",
+    ),
+    (
+        TAIL_POSITION,
+        Kind::Gauge,
+        "The position up to which this node has passed the log on.",
+    ),
+    (
+        TAIL_LAG,
+        Kind::Gauge,
+        "How many positions the tail is behind the head.",
+    ),
+    (
+        TAIL_GAP,
+        Kind::Gauge,
+        "How long the tail has waited for an event that is missing in the log, 0 where none is.",
+    ),
+    (
+        PROJECTOR_LAG,
+        Kind::Gauge,
+        "How many positions the projector, on whatever node, is behind the head.",
+    ),
+    (
+        SUBSCRIPTIONS,
+        Kind::Gauge,
+        "Subscriptions that follow the tail (live), and those that read the database (catching_up).",
+    ),
+    (
+        DELIVERIES,
+        Kind::Counter,
+        "Events that were handed to readers, by door.",
+    ),
+    (
+        DELIVERY_SECONDS,
+        Kind::Histogram,
+        "From the commit of an event of this node (here), or its reading by the tail (elsewhere), to the handing over at a door; live events only.",
+    ),
+    (
+        RESETS,
+        Kind::Counter,
+        "Subscriptions that were told that they cannot go on from where they were, by the reason.",
+    ),
+    (
+        DATABASE_CONNECTIONS,
+        Kind::Gauge,
+        "Connections to the database for reading, by state (used, idle).",
+    ),
+    (
+        DATABASE_CONNECTIONS_LIMIT,
+        Kind::Gauge,
+        "How many connections to the database for reading there may be.",
+    ),
+    (
+        DATABASE_UP,
+        Kind::Gauge,
+        "1 if the database answered within a second when these metrics were asked for, else 0; it may also be that no connection was free. The head and the lags are NaN then.",
+    ),
+    (
+        READY,
+        Kind::Gauge,
+        "1 if the server can serve, as /readyz says, else 0.",
+    ),
+    (BUILD_INFO, Kind::Gauge, "1, with what was built in the labels."),
+    (RESIDENT_MEMORY, Kind::Gauge, "Resident memory of the process."),
+    (
+        OPEN_FDS,
+        Kind::Gauge,
+        "Open files of the process, connections included.",
+    ),
+    (MAX_FDS, Kind::Gauge, "How many files the process may have open."),
+    (
+        START_TIME,
+        Kind::Gauge,
+        "When the process began, in seconds since 1970.",
+    ),
+];
+
+const BUCKETS: &[(&str, &[f64])] = &[
+    (
+        BATCH_COMMANDS,
+        &[
+            1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0,
+        ],
+    ),
+    (
+        BATCH_COMMIT_SECONDS,
+        &[
+            0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+        ],
+    ),
+    (
+        DELIVERY_SECONDS,
+        &[
+            0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+            10.0, 30.0,
+        ],
+    ),
+];
+
+/// What the exporter gathers of histograms takes memory until then.
+const UPKEEP: Duration = Duration::from_secs(1);
+
+/// The handles of what is counted for each event.
+struct Handles {
+    sends: Counter,
+    connections: [Gauge; Door::ALL.len()],
+    deliveries: [Counter; Door::ALL.len()],
+    delivery_here: Histogram,
+    delivery_elsewhere: Histogram,
+    resets: [Counter; ResetReason::ALL.len()],
+}
+
+/// Empty until something records.
+static HANDLES: OnceLock<Handles> = OnceLock::new();
+
+/// Why a connection was cut.
+#[derive(Debug, Clone, Copy)]
+pub enum Cut {
+    Stalled,
+    Silent,
+    PingTimeout,
+    Malformed,
+    Flooded,
+}
+
+impl Cut {
+    const ALL: [Self; 5] = [
+        Self::Stalled,
+        Self::Silent,
+        Self::PingTimeout,
+        Self::Malformed,
+        Self::Flooded,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stalled => "stalled",
+            Self::Silent => "silent",
+            Self::PingTimeout => "ping_timeout",
+            Self::Malformed => "malformed",
+            Self::Flooded => "flooded",
+        }
+    }
+}
+
+pub fn cut(reason: Cut) {
+    counter!(CONNECTIONS_CUT, "reason" => reason.as_str()).increment(1);
+}
 
 /// A problem left the server, as an answer, an ack or a `closing`.
 pub fn rejected(code: Code, door: Door) {
@@ -27,27 +291,66 @@ pub fn rejected(code: Code, door: Door) {
 
 /// A send was within its user's limit.
 pub fn send_admitted() {
-    counter!(SENDS).increment(1);
+    if let Some(handles) = HANDLES.get() {
+        handles.sends.increment(1);
+    }
 }
 
 pub fn connected(door: Door) {
-    gauge!(CONNECTIONS, "door" => door.as_str()).increment(1);
+    if let Some(handles) = HANDLES.get() {
+        handles.connections[door as usize].increment(1);
+    }
 }
 
 pub fn disconnected(door: Door) {
-    gauge!(CONNECTIONS, "door" => door.as_str()).decrement(1);
+    if let Some(handles) = HANDLES.get() {
+        handles.connections[door as usize].decrement(1);
+    }
+}
+
+/// Events were handed to a reader.
+pub fn delivered(door: Door, events: usize) {
+    if let Some(handles) = HANDLES.get() {
+        handles.deliveries[door as usize].increment(events as u64);
+    }
+}
+
+/// A live event is on its way out of a door.
+pub fn handed_over(origin: &Origin) {
+    if let Some(handles) = HANDLES.get() {
+        let histogram = match origin.written {
+            Written::Here => &handles.delivery_here,
+            Written::Elsewhere => &handles.delivery_elsewhere,
+        };
+        histogram.record(origin.since.elapsed());
+    }
+}
+
+pub fn reset(reason: ResetReason) {
+    if let Some(handles) = HANDLES.get() {
+        handles.resets[reason as usize].increment(1);
+    }
 }
 
 /// Begins to record. A process records once: a second call gives the same handle.
 pub fn install() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     let begin = || {
-        let recorder = PrometheusBuilder::new().build_recorder();
+        let builder = BUCKETS
+            .iter()
+            .fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
+                let name = Matcher::Full((*name).to_owned());
+                builder
+                    .set_buckets_for_metric(name, buckets)
+                    .expect("there are buckets")
+            });
+        let recorder = builder.build_recorder();
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {
             tracing::warn!("something else in this process records the metrics");
         }
         describe();
+        begin_counting();
         handle
     };
     HANDLE.get_or_init(begin).clone()
@@ -65,23 +368,37 @@ pub async fn keep_up(handle: PrometheusHandle, stop: CancellationToken) {
 }
 
 fn describe() {
-    describe_counter!(
-        REJECTIONS,
-        "Requests, commands and connections that were refused, by the code of the problem and the door."
-    );
-    describe_gauge!(
-        CONNECTIONS,
-        "Streams, waiting long polls and sockets that are open, by door."
-    );
-    describe_counter!(
-        SENDS,
-        "Sends within their users' limits, whatever became of them."
-    );
-    // There from the beginning, so that the first one is seen as a step.
-    counter!(SENDS).absolute(0);
-    for door in [Door::Sse, Door::LongPoll, Door::SocketIo] {
-        gauge!(CONNECTIONS, "door" => door.as_str()).set(0);
+    for (name, kind, help) in TABLE {
+        match kind {
+            Kind::Counter => describe_counter!(*name, *help),
+            Kind::Gauge => describe_gauge!(*name, *help),
+            Kind::Histogram => describe_histogram!(*name, *help),
+        }
     }
+}
+
+/// All are there from the beginning, so that the first one is seen as a step. Of the refusals those that somebody is
+/// to be woken for: all pairs would be many, most of which never come.
+fn begin_counting() {
+    let _ = HANDLES.set(Handles {
+        sends: counter!(SENDS),
+        connections: Door::ALL.map(|door| gauge!(CONNECTIONS, "door" => door.as_str())),
+        deliveries: Door::ALL.map(|door| counter!(DELIVERIES, "door" => door.as_str())),
+        delivery_here: histogram!(DELIVERY_SECONDS, "written" => "here"),
+        delivery_elsewhere: histogram!(DELIVERY_SECONDS, "written" => "elsewhere"),
+        resets: ResetReason::ALL.map(|reason| counter!(RESETS, "reason" => reason.as_str())),
+    });
+    counter!(EPOCHS_BEGUN).absolute(0);
+    for reason in Cut::ALL {
+        counter!(CONNECTIONS_CUT, "reason" => reason.as_str()).absolute(0);
+    }
+    for code in Code::ALL.iter().filter(|code| code.status().is_server_error()) {
+        for door in Door::ALL {
+            counter!(REJECTIONS, "code" => code.as_str(), "door" => door.as_str()).absolute(0);
+        }
+    }
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "otlp" => if cfg!(feature = "otlp") { "true" } else { "false" })
+        .set(1);
 }
 
 #[cfg(test)]
@@ -106,12 +423,30 @@ mod tests {
             ] {
                 assert!(shown.contains(line), "{line} in {shown}");
             }
-            for described in [REJECTIONS, CONNECTIONS, SENDS] {
-                assert!(
-                    shown.contains(&format!("# HELP {described} ")),
-                    "{described} in {shown}"
-                );
-            }
+        }
+    }
+
+    #[test]
+    fn names_follow_the_conventions_and_each_has_a_line_of_help() {
+        for (name, kind, help) in TABLE {
+            let ours = name.starts_with("chat_") || name.starts_with("process_");
+            assert!(
+                ours && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{name}"
+            );
+            assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            assert!(
+                help.len() > 20 && help.ends_with('.') && !help.contains('\n'),
+                "{name}"
+            );
+            assert_eq!(
+                TABLE.iter().filter(|(other, ..)| other == name).count(),
+                1,
+                "{name}"
+            );
+            let buckets = BUCKETS.iter().find(|(other, _)| other == name);
+            assert_eq!(*kind == Kind::Histogram, buckets.is_some(), "{name}");
+            assert!(buckets.is_none_or(|(_, buckets)| buckets.is_sorted()), "{name}");
         }
     }
 

@@ -3,24 +3,26 @@
 //! `openapi/openapi.json` in the repository is what `chat-system openapi` prints; a test holds them together, and the
 //! tests of the doors hold each refusal that they see to the list here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::{
     OpenApi,
     openapi::{
         Content, OpenApi as Document, Ref, RefOr, Response,
         example::ExampleBuilder,
+        header::HeaderBuilder,
         path::{Operation, Parameter},
         response::ResponseBuilder,
-        schema::{Schema, SchemaType, Type},
-        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+        schema::{Object, Schema, SchemaType, Type},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 
 use crate::{
-    problem::{Code, Problem, ProblemBody},
-    router, wire,
+    problem::{Code, LostCursor, Problem, ProblemBody},
+    router,
+    wire::{self, terms},
 };
 
 #[derive(OpenApi)]
@@ -30,7 +32,8 @@ use crate::{
         description = "People and programs send messages to each other and never miss one.\n\nThe contract is additive: \
             fields, types of events, named events and codes may come, and none goes or changes. **Ignore what you do \
             not know.** Numbers stay below 2^53. Every refusal is a problem (RFC 9457) with a `code`; 503 says \
-            with `retry_after` when to come again, and so does 429.",
+            with `retry_after` when to come again, and so does 429.\n\nWhat comes over a stream is described by the \
+            AsyncAPI document beside this one: [asyncapi.json](../asyncapi.json).",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     tags(
@@ -41,7 +44,9 @@ use crate::{
         (name = "operation", description = "Is it alive, can it serve"),
         (name = "development", description = "Only without a key, and only on this machine"),
     ),
-    components(schemas(ProblemBody, wire::Event<'_>, wire::Ready<'_>, wire::Reset<'_>, wire::Heartbeat, wire::Expiring, wire::Closing<'_>)),
+    components(schemas(ProblemBody, wire::Event<'_>, wire::Ready<'_>, wire::Reset<'_>, wire::Heartbeat, wire::Expiring, wire::Closing<'_>,
+        // Those of parameters, which nothing gathers.
+        terms::UserId, terms::CommandKey, terms::MessageId, terms::Bound, terms::AfterOrNow)),
     security(("bearer" = [])),
 )]
 struct Frame;
@@ -52,9 +57,21 @@ pub fn frame() -> Document {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
-        .description(Some("HS256; `sub` is the user id, `exp` is required."));
+        .description(Some(
+            "A JWT: `sub` is the user id, `exp` is required. HS256 with a secret, or RS256, ES256 and EdDSA with the \
+             keys of whoever signs. A service has the claim `scope`, with `chat.send_as` (the header `Act-As`) and \
+             `chat.read_all` (`all=true` of `/v1/events`).",
+        ));
+    let access_token = ApiKeyValue::with_description(
+        "access_token",
+        "The same token, for a client that cannot send headers: a browser's `EventSource`. It is in no log of the server.",
+    );
     let components = frame.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
+    components.add_security_scheme(
+        "access_token",
+        SecurityScheme::ApiKey(ApiKey::Query(access_token)),
+    );
     frame
 }
 
@@ -62,6 +79,9 @@ pub fn frame() -> Document {
 pub fn document() -> Document {
     let table = router::table().merge(router::development_table());
     let mut document = table.into_openapi();
+    if let Some(components) = &mut document.components {
+        flatten(&mut components.schemas);
+    }
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
             operation
@@ -70,6 +90,7 @@ pub fn document() -> Document {
                 .flatten()
                 .for_each(make_never_null);
             add_refusals(operation);
+            add_headers(operation);
         }
     }
     document
@@ -84,7 +105,59 @@ pub fn pretty() -> String {
     text
 }
 
-/// The codes with which an operation may be refused. Any route may also answer `internal`, and `headers_too_large`.
+/// What serde flattens comes as `allOf`; on the wire it is one object, and so it is here.
+pub(crate) fn flatten(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
+    let mut parts = BTreeSet::new();
+    // What is flattened into something flattened takes another turn.
+    for _ in 0..2 {
+        let all = schemas.clone();
+        for schema in schemas.values_mut() {
+            let RefOr::T(Schema::AllOf(composed)) = schema else {
+                continue;
+            };
+            let mut object = Object::builder()
+                .description(composed.description.clone())
+                .build();
+            for item in &composed.items {
+                // What is flattened and optional is one of it and null.
+                let item = match item {
+                    RefOr::T(Schema::OneOf(either)) => {
+                        either.items.iter().find(|item| matches!(item, RefOr::Ref(_)))
+                    }
+                    item => Some(item),
+                };
+                let item = match item {
+                    Some(RefOr::Ref(reference)) => {
+                        let name = reference.ref_location.rsplit('/').next().unwrap_or_default();
+                        parts.insert(name.to_owned());
+                        all.get(name)
+                    }
+                    inline => inline,
+                };
+                if let Some(RefOr::T(Schema::Object(part))) = item {
+                    object.required.extend(part.required.iter().cloned());
+                    let properties = part.properties.iter();
+                    object
+                        .properties
+                        .extend(properties.map(|(name, schema)| (name.clone(), schema.clone())));
+                }
+            }
+            *schema = RefOr::T(Schema::Object(object));
+        }
+    }
+    for part in parts {
+        let reference = format!("\"#/components/schemas/{part}\"");
+        if !serde_json::to_string(schemas)
+            .unwrap_or_default()
+            .contains(&reference)
+        {
+            schemas.remove(&part);
+        }
+    }
+}
+
+/// The codes with which an operation may be refused. Any route may also answer `internal` and `headers_too_large`, and
+/// all but those that say how the server is `too_many_connections`.
 pub fn refusals(operation_id: &str) -> Vec<Code> {
     use Code::*;
     const TOKEN: &[Code] = &[TokenMissing, TokenInvalid, TokenExpired, NotReady, ScopeMissing];
@@ -119,28 +192,46 @@ pub fn refusals(operation_id: &str) -> Vec<Code> {
         "stream_events" => &[
             TOKEN,
             &[ParameterInvalid, CursorInvalid, NotAcceptable, CursorReset],
-            &[Starting, Shutdown, Overloaded, TooManyConnections, Unavailable],
+            &[Starting, Shutdown],
         ],
         "check_readiness" => &[&[NotReady]],
-        "create_development_token" => &[BODY, &[UserIdInvalid, DevHostRefused]],
+        "create_development_token" => &[BODY, &[UserIdInvalid, DevHostRefused, RouteNotFound]],
         _ => &[],
+    };
+    let full: &[Code] = match operation_id {
+        "check_health" | "check_readiness" => &[],
+        _ => &[TooManyConnections],
     };
     lists
         .iter()
+        .chain([&full, &[HeadersTooLarge, Internal].as_slice()])
         .flat_map(|list| list.iter().copied())
-        .chain([HeadersTooLarge, Internal])
         .collect()
 }
 
-/// A parameter that is absent is absent: no query and no header can say null.
 fn make_never_null(parameter: &mut RefOr<Parameter>) {
-    if let RefOr::T(parameter) = parameter
-        && let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema
-        && let SchemaType::Array(types) = &object.schema_type
-        && let Some(kind) = types.iter().find(|kind| **kind != Type::Null)
-    {
-        object.schema_type = SchemaType::Type(kind.clone());
+    if let RefOr::T(parameter) = parameter {
+        *parameter = never_null(parameter.clone());
     }
+}
+
+/// A parameter that is absent is absent: no query and no header can say null.
+pub(crate) fn never_null(mut parameter: Parameter) -> Parameter {
+    match &mut parameter.schema {
+        Some(RefOr::T(Schema::Object(object))) => {
+            if let SchemaType::Array(types) = &object.schema_type
+                && let Some(kind) = types.iter().find(|kind| **kind != Type::Null)
+            {
+                object.schema_type = SchemaType::Type(kind.clone());
+            }
+        }
+        Some(RefOr::T(Schema::OneOf(either))) => {
+            let named = either.items.iter().find(|item| matches!(item, RefOr::Ref(_)));
+            parameter.schema = named.cloned();
+        }
+        _ => {}
+    }
+    parameter
 }
 
 fn add_refusals(operation: &mut Operation) {
@@ -163,8 +254,10 @@ fn refusal(codes: &[Code]) -> Response {
         .map(|code| format!("`{}`: {}", code.as_str(), code.title()))
         .collect();
     let examples = codes.iter().map(|code| {
-        let problem = json!(Problem::new(*code).body(Some("4f1c2b3a")));
-        (code.as_str(), ExampleBuilder::new().value(Some(problem)).build())
+        (
+            code.as_str(),
+            ExampleBuilder::new().value(Some(example(*code))).build(),
+        )
     });
     let content = Content::builder()
         .schema(Some(Ref::from_schema_name("Problem")))
@@ -176,46 +269,70 @@ fn refusal(codes: &[Code]) -> Response {
         .build()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_committed_document_is_what_the_server_says() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../openapi/openapi.json");
-        let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            committed == pretty(),
-            "run `make openapi` (chat-system openapi > openapi/openapi.json)"
-        );
+/// A problem with this code.
+pub(crate) fn example(code: Code) -> Value {
+    let mut problem = Problem::new(code);
+    if code == Code::CursorReset {
+        problem.lost = Some(Box::new(LostCursor {
+            cursor: "k7f3q2:5230".into(),
+            reason: "other_epoch",
+            oldest: 1,
+        }));
     }
+    json!(problem.body(Some("4f1c2b3a")))
+}
 
-    #[test]
-    fn every_operation_is_named_for_its_handler_and_has_its_refusals() {
-        let document = json!(document());
-        let mut names = Vec::new();
-        for item in document["paths"].as_object().unwrap().values() {
-            for operation in item.as_object().unwrap().values() {
-                names.push(operation["operationId"].as_str().unwrap().to_owned());
-                assert!(operation["responses"]["500"].is_object(), "{operation}");
+/// The headers of the answers: those that every answer has, and those of a refusal.
+fn add_headers(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        for (name, header) in &mut response.headers {
+            if let RefOr::T(header) = header {
+                header.example = Some(json!(match name.as_str() {
+                    "Location" => "/v1/messages/4182",
+                    "Link" => r#"</v1/messages?with=bob&before=4182&limit=50>; rel="next""#,
+                    _ => "true",
+                }));
             }
         }
-        names.sort();
-        assert_eq!(
-            names,
-            [
-                "check_health",
-                "check_readiness",
-                "create_development_token",
-                "get_message",
-                "list_conversations",
-                "list_messages",
-                "send_message",
-                "send_receipt",
-                "stream_events",
-            ]
+        let mut add = |name: &str, description: &str, kind, example: Value| {
+            let header = HeaderBuilder::new()
+                .schema(Some(Object::with_type(kind)))
+                .description(Some(description))
+                .example(Some(example))
+                .build();
+            response.headers.insert(name.to_owned(), RefOr::T(header));
+        };
+        let id =
+            "What the server's log calls this request: yours, where it is 1 to 64 of `A-Z a-z 0-9 . _ -`";
+        add("X-Request-Id", id, Type::String, json!("4f1c2b3a"));
+        add(
+            "Cache-Control",
+            "`no-store`: it is for whoever asked, at this moment",
+            Type::String,
+            json!("no-store"),
         );
-        assert_eq!(document["openapi"], "3.1.0");
-        assert_eq!(document["info"]["license"]["name"], "MIT OR Apache-2.0");
+        match status.as_str() {
+            "401" => {
+                let challenge = r#"Bearer realm="chat-system""#;
+                add(
+                    "WWW-Authenticate",
+                    "What is wrong with the token (RFC 6750)",
+                    Type::String,
+                    json!(challenge),
+                );
+            }
+            "429" | "503" => {
+                let description =
+                    "Seconds after which the same request may succeed: the problem's `retry_after`";
+                add("Retry-After", description, Type::Integer, json!(1));
+            }
+            _ => {}
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,13 +9,14 @@ use chat_domain::{
     views::{ConversationPage, Message, MessagePage, MessageRange, Order},
 };
 use serde::Deserialize;
+use tracing::Instrument;
 use utoipa::IntoParams;
 
 use crate::{
     auth::Actor,
     problem::{Code, Problem},
     state::App,
-    wire::{self, Binary, Draft},
+    wire::{self, Binary, Draft, terms},
 };
 
 /// A message that is recorded.
@@ -67,7 +68,12 @@ async fn execute(app: &App, actor: Actor, key: CommandKey, action: Action) -> Re
         key,
         action,
     };
-    Ok(app.log.execute(command).await?)
+    let kind = match &command.action {
+        Action::SendMessage { .. } => "send",
+        Action::SendReceipt { .. } => "receipt",
+    };
+    let span = tracing::debug_span!("command", kind);
+    Ok(app.log.execute(command).instrument(span).await?)
 }
 
 /// Which messages of a conversation.
@@ -75,18 +81,22 @@ async fn execute(app: &App, actor: Actor, key: CommandKey, action: Action) -> Re
 #[into_params(parameter_in = Query)]
 pub struct ListMessages {
     /// The other one: a user id.
-    #[param(required = true, example = "bob")]
+    #[param(value_type = terms::UserId, required = true, example = "bob")]
     with: Option<String>,
     /// Only messages with a smaller `_id`.
+    #[param(value_type = Option<terms::Bound>)]
     before: Option<Position>,
     /// Only messages with a greater `_id`, ascending.
+    #[param(value_type = Option<terms::Bound>)]
     after: Option<Position>,
-    /// Only messages sent at this second or later, ascending.
+    /// Only messages sent at this second (since the Unix epoch) or later, ascending.
+    #[param(value_type = Option<terms::Bound>)]
     since: Option<i64>,
-    /// Only messages sent at this second or earlier.
+    /// Only messages sent at this second (since the Unix epoch) or earlier.
+    #[param(value_type = Option<terms::Bound>)]
     until: Option<i64>,
     /// How many at most.
-    #[param(minimum = 1, maximum = 200, default = 50)]
+    #[param(minimum = 1, maximum = 200, default = 50, example = 50)]
     limit: Option<usize>,
 }
 
@@ -178,9 +188,10 @@ fn links(with: &UserId, range: &MessageRange, page: &MessagePage) -> (Option<Str
 #[into_params(parameter_in = Query)]
 pub struct ListConversations {
     /// Only conversations whose last message has a smaller `_id`.
+    #[param(value_type = Option<terms::Bound>)]
     before: Option<Position>,
     /// How many at most.
-    #[param(minimum = 1, maximum = 200, default = 50)]
+    #[param(minimum = 1, maximum = 200, default = 50, example = 50)]
     limit: Option<usize>,
 }
 

@@ -13,17 +13,21 @@ mod code;
 mod extract;
 mod finish;
 
+use std::fmt;
+
 use axum::{
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
 use chat_domain::{
+    Position,
     ports::{ExecuteError, StoreError},
     rejection::{Invalid, Rejection},
 };
 use serde::Serialize;
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
+
+use crate::wire::terms;
 
 pub use self::{
     code::Code,
@@ -39,8 +43,8 @@ pub struct Problem {
     /// Seconds.
     pub retry_after: Option<u32>,
     pub errors: Vec<FieldError>,
-    /// What a code adds: `cursor_reset` the fields of `reset`.
-    pub fields: Map<String, Value>,
+    /// Of `cursor_reset`: where the log can be followed from.
+    pub lost: Option<Box<LostCursor>>,
     /// The `WWW-Authenticate` of a 401.
     pub challenge: Option<String>,
 }
@@ -50,15 +54,45 @@ pub struct Problem {
 pub struct FieldError {
     /// A JSON pointer into the body.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "/text")]
+    #[schema(example = "/text", nullable = false, max_length = 1024)]
     pub pointer: Option<String>,
     /// The name of a parameter of the path or the query.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "limit", nullable = false, max_length = 1024)]
     pub parameter: Option<String>,
     /// The name of a header.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Act-As", nullable = false, max_length = 1024)]
     pub header: Option<String>,
+    /// For people.
+    #[schema(example = "limit is 1 to 200", max_length = 257)]
     pub detail: String,
+}
+
+/// What is said of an input quotes it, and escapes it more than once on the way: so many bytes and no more, or a large
+/// input would have an answer many times as large.
+const DETAIL_LIMIT: usize = 256;
+
+fn short(detail: impl fmt::Display) -> String {
+    struct Short(String);
+
+    impl fmt::Write for Short {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let room = DETAIL_LIMIT - self.0.len();
+            self.0.push_str(&text[..text.floor_char_boundary(room)]);
+            if text.len() <= room {
+                Ok(())
+            } else {
+                Err(fmt::Error)
+            }
+        }
+    }
+
+    let mut short = Short(String::new());
+    if fmt::write(&mut short, format_args!("{detail}")).is_err() {
+        short.0.push('…');
+    }
+    short.0
 }
 
 impl Problem {
@@ -69,14 +103,14 @@ impl Problem {
             detail: None,
             retry_after,
             errors: Vec::new(),
-            fields: Map::new(),
+            lost: None,
             challenge: None,
         }
     }
 
     #[must_use]
-    pub fn detail(mut self, detail: impl ToString) -> Self {
-        self.detail = Some(detail.to_string());
+    pub fn detail(mut self, detail: impl fmt::Display) -> Self {
+        self.detail = Some(short(detail));
         self
     }
 
@@ -93,7 +127,7 @@ impl Problem {
 
     /// Says which field of the body is wrong; the detail is that of the whole problem too.
     #[must_use]
-    pub fn at(self, pointer: impl Into<String>, detail: impl ToString) -> Self {
+    pub fn at(self, pointer: impl Into<String>, detail: impl fmt::Display) -> Self {
         self.field(
             FieldError {
                 pointer: Some(pointer.into()),
@@ -104,7 +138,7 @@ impl Problem {
     }
 
     #[must_use]
-    pub fn at_parameter(self, name: impl Into<String>, detail: impl ToString) -> Self {
+    pub fn at_parameter(self, name: impl Into<String>, detail: impl fmt::Display) -> Self {
         self.field(
             FieldError {
                 parameter: Some(name.into()),
@@ -115,7 +149,7 @@ impl Problem {
     }
 
     #[must_use]
-    pub fn at_header(self, name: impl Into<String>, detail: impl ToString) -> Self {
+    pub fn at_header(self, name: impl Into<String>, detail: impl fmt::Display) -> Self {
         self.field(
             FieldError {
                 header: Some(name.into()),
@@ -125,8 +159,8 @@ impl Problem {
         )
     }
 
-    fn field(mut self, mut field: FieldError, detail: impl ToString) -> Self {
-        field.detail = detail.to_string();
+    fn field(mut self, mut field: FieldError, detail: impl fmt::Display) -> Self {
+        field.detail = short(detail);
         self.detail.get_or_insert_with(|| field.detail.clone());
         self.errors.push(field);
         self
@@ -143,7 +177,7 @@ impl Problem {
             request_id: request_id.map(str::to_owned),
             retry_after: self.retry_after,
             errors: self.errors.clone(),
-            fields: self.fields.clone(),
+            lost: self.lost.as_deref().cloned(),
         }
     }
 }
@@ -156,28 +190,60 @@ impl Problem {
 pub struct ProblemBody {
     /// `urn:chat-system:problem:` and the code.
     #[serde(rename = "type")]
-    #[schema(example = "urn:chat-system:problem:content_too_large")]
+    #[schema(
+        example = "urn:chat-system:problem:content_too_large",
+        max_length = 128,
+        pattern = "^urn:chat-system:problem:[a-z_]+$"
+    )]
     pub kind: String,
-    #[schema(example = "The content is too large")]
+    /// For people.
+    #[schema(example = "The content is too large", max_length = 128)]
     pub title: String,
-    #[schema(example = 413)]
+    /// That of the answer.
+    #[schema(example = 413, minimum = 400, maximum = 599)]
     pub status: u16,
-    #[schema(example = "content_too_large")]
+    #[schema(value_type = terms::ProblemCode)]
     pub code: String,
+    /// For people.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(
+        example = "the content has 262145 bytes, 262144 are the limit",
+        nullable = false,
+        max_length = 257
+    )]
     pub detail: Option<String>,
     /// The answer's `X-Request-Id`: what the server's log calls this request.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(
+        example = "4f1c2b3a",
+        nullable = false,
+        max_length = 64,
+        pattern = "^[A-Za-z0-9._-]+$"
+    )]
     pub request_id: Option<String>,
     /// Seconds after which the same request may succeed; also in the header `Retry-After`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 1, nullable = false, minimum = 1, maximum = 86400)]
     pub retry_after: Option<u32>,
     /// Which parts of the request are wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
     #[serde(flatten)]
-    #[schema(ignore)]
-    pub fields: Map<String, Value>,
+    pub lost: Option<LostCursor>,
+}
+
+/// Of `cursor_reset`, the fields of `reset`.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct LostCursor {
+    /// Of `cursor_reset`: go on after this.
+    #[schema(value_type = Option<terms::Cursor>, nullable = false)]
+    pub cursor: String,
+    /// Of `cursor_reset`: why.
+    #[schema(value_type = Option<terms::ResetReason>, nullable = false)]
+    pub reason: &'static str,
+    /// Of `cursor_reset`: the first position that is still there.
+    #[schema(value_type = Option<terms::Position>, nullable = false)]
+    pub oldest: Position,
 }
 
 impl IntoResponse for Problem {

@@ -1,16 +1,25 @@
 //! All routes, in one table, and what stands around each of them.
 //!
 //! From outside in: [`limits::find_client`] says for whom the request is; [`problem::finish`] gives it its id and
-//! writes every refusal's body; a panic becomes a problem; a head that is too large goes no further; the body limit follows from the content limit. Nothing compresses, because that buffers streams, and
-//! nothing times a request out from outside, because that would cut streams and leave commands with an unknown
-//! outcome: what waits has its own limit.
+//! writes every refusal's body; a panic becomes a problem; a head that is too large goes no further; the body limit
+//! follows from the content limit. Nothing compresses, because that buffers streams, and nothing times a request out
+//! from outside, because that would cut streams and leave commands with an unknown outcome: what waits has its own
+//! limit.
 
-use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::{HeaderValue, header::CONNECTION},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get},
+};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    limits, openapi,
+    limits::{self, Door},
+    openapi,
     problem::{self, Code, Problem},
     rest::{conversations, development, events, health, messages, pages, receipts},
     socket,
@@ -35,13 +44,23 @@ pub fn development_table() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(development::create_development_token))
 }
 
+type Page = fn() -> MethodRouter<AppState>;
+
+/// What is there for everybody, and the same for each of them: a test asks as whoever there is.
+const PAGES: [(&str, Page); 7] = [
+    ("/", || get(pages::show_home)),
+    ("/assets/{name}", || get(pages::show_asset)),
+    ("/openapi.json", || get(pages::show_openapi)),
+    ("/asyncapi.json", || get(pages::show_asyncapi)),
+    ("/docs", || get(pages::redirect_to_docs)),
+    ("/docs/", || get(pages::show_docs)),
+    ("/docs/{*file}", || get(pages::show_docs)),
+];
+
 fn page_table() -> Router<AppState> {
-    Router::new()
-        .route("/", get(pages::show_home))
-        .route("/openapi.json", get(pages::show_openapi))
-        .route("/docs", get(pages::redirect_to_docs))
-        .route("/docs/", get(pages::show_docs))
-        .route("/docs/{*file}", get(pages::show_docs))
+    PAGES
+        .iter()
+        .fold(Router::new(), |router, (path, page)| router.route(path, page()))
 }
 
 pub fn router(app: AppState) -> Router {
@@ -59,6 +78,37 @@ pub fn router(app: AppState) -> Router {
         .layer(middleware::from_fn(problem::finish))
         .layer(middleware::from_fn_with_state(app.clone(), limits::find_client))
         .with_state(app)
+}
+
+/// What a connection gets for which there is no place: the refusal, in the form of its door, and its end. Whoever only
+/// asks how the server is is told all the same, or a crowd at the door would have it restarted.
+pub fn full(app: AppState) -> Router {
+    Router::new()
+        .route("/healthz", get(health::check_health))
+        .route("/readyz", get(health::check_readiness))
+        .fallback(refuse_connection)
+        .layer(middleware::from_fn(limits::bound_head))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn(problem::finish))
+        .layer(middleware::from_fn_with_state(app.clone(), limits::find_client))
+        .layer(middleware::from_fn(end_connection))
+        .with_state(app)
+}
+
+async fn refuse_connection(request: Request) -> Response {
+    match Door::of(request.uri(), request.headers()) {
+        Door::Sse => events::refuse_stream(Code::TooManyConnections),
+        Door::Rest | Door::LongPoll | Door::SocketIo => Problem::new(Code::TooManyConnections)
+            .detail("Too many of all clients together.")
+            .into_response(),
+    }
+}
+
+async fn end_connection(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }
 
 #[cfg(test)]

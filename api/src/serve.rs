@@ -1,22 +1,27 @@
 //! `chat-system serve`: the composition root, one straight line from the configuration to the end of the server.
 //!
 //! The order of the start: the lock on the SQLite file, the database, its schema, its settings, the writer, the tail,
-//! the projector, the keys of tokens, the doors. The end goes the other way: readiness fails, nothing more is accepted, streams close, the
-//! writer finishes what waits, the rest stops.
+//! the projector, the keys of tokens, the doors. The end goes the other way: readiness fails, and the server serves on
+//! for a while so that whoever sends it clients finds out; nothing more is accepted, streams close, the writer finishes
+//! what waits, the rest stops.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
+use axum::Router;
 use chat_infrastructure::{
     database::{Database, DatabaseError, FileLock, Location},
+    metrics::Gauges,
     outbox::SqlOutbox,
+    primary::Primary,
     projector::Projector,
     requirements::{self, Kind},
     tail::{GAP_ALARM, Tail, TailHandle, TailOptions},
     timeline::SqlTimeline,
     writer::{GroupCommit, Status, WriterOptions},
 };
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::{net::TcpListener, signal::unix, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -24,26 +29,45 @@ use crate::{
     admin,
     auth::{JwksSource, Key, Refresh, Signer, Verifier},
     config::{Config, KeySource, TokenOptions},
+    files,
     limits::Limits,
-    metrics,
+    metrics::{self, Sampler},
     realtime::hub::{Hub, HubOptions},
-    router::router,
-    server::{self, Shutdown},
-    state::{App, AppState, Part, Readiness},
+    rest::pages::chat::{self, ChatPage, Facts},
+    router::{self, router},
+    server::{self, Places, Shutdown},
+    state::{App, Part, Readiness},
 };
 
 /// How many committed batches may wait for the tail before it reads them from the database instead.
 const BATCHES_TO_TAIL: usize = 64;
 /// How long the operator's connections may take to end.
 const ADMIN_END: Duration = Duration::from_secs(1);
+/// How many connections the operator may have open; those beyond are answered once.
+const ADMIN_CONNECTIONS: usize = 16;
 const READINESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Builds everything from the configuration, serves until SIGTERM or SIGINT, and stops in order.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let location = Location::parse(config.database_url.expose())?;
+    let places = files::divide(files::raise_limit(), &config).map_err(anyhow::Error::msg)?;
+    if let Some(warning) = &places.warning {
+        warn!("{warning}");
+    }
     let _file_lock = FileLock::take(&location)?;
-    let database = connect(location, config.database_connections).await?;
-    prepare_schema(&database, config.migrate).await?;
+    let mut signals = Signals::new()?;
+    let prepared = async {
+        let database = connect(location, &config).await?;
+        prepare_schema(&database, config.migrate).await?;
+        anyhow::Ok(database)
+    };
+    let database = tokio::select! {
+        prepared = prepared => prepared?,
+        _ = signals.next() => {
+            info!("stopped before it was ready");
+            return Ok(());
+        }
+    };
     let writer_options = WriterOptions {
         queue_commands: config.queue_commands,
         batch_commands: config.batch_commands,
@@ -55,14 +79,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     };
     check_requirements(&database, &writer_options, &config).await?;
 
+    // Before whatever counts takes its handles.
+    let recorded = config.admin_listen.map(|address| (address, metrics::install()));
     let stop = CancellationToken::new();
     let (committed, batches) = mpsc::channel(BATCHES_TO_TAIL);
-    let (log, writer) = GroupCommit::start(
-        database.location.clone(),
-        database.flavor,
-        writer_options,
-        committed,
-    );
+    let (log, writer) = GroupCommit::start(&database, writer_options, committed);
     let outbox = Arc::new(SqlOutbox::new(database.clone()));
     let hub_options = HubOptions {
         heartbeat: config.heartbeat,
@@ -79,6 +100,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let tail = tokio::spawn(tail.run());
     let projector = Projector::new(database.clone()).run(tail_handle.clone(), stop.clone());
     let projector = tokio::spawn(projector);
+    let gauges = Gauges {
+        database: database.clone(),
+        log: log.clone(),
+        tail: tail_handle.clone(),
+    };
     let readiness = Readiness::default();
     let watcher = watch(
         readiness.clone(),
@@ -92,12 +118,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let refresh = refresh.map(|refresh| tokio::spawn(refresh.run(stop.clone())));
     let stopping = readiness.part("shutdown");
     stopping.ready();
+    let facts = Facts {
+        development: development.is_some(),
+        content_limit: config.content_limit,
+    };
     let app = Arc::new(App {
         log: Arc::new(log),
         timeline: Arc::new(SqlTimeline::new(database.clone())),
         hub: hub.clone(),
         verifier,
         development,
+        chat_page: ChatPage::new(chat::EMBEDDED, facts),
         readiness,
         limits: Limits::new(config.limits.clone()),
         content_limit: config.content_limit,
@@ -106,8 +137,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         stall: config.stall_timeout,
         lose_one_in: config.lose_one_in,
     });
-    let admin = match config.admin_listen {
-        Some(address) => Some(start_admin(address, app.clone(), stop.clone()).await?),
+    let places = Places::new(places.limit, router::full(app.clone()));
+    let admin = match recorded {
+        Some((address, handle)) => {
+            let sampler = Sampler::new(handle.clone(), app.clone(), places.clone(), Some(gauges));
+            let router = admin::router(app.clone(), sampler);
+            Some(start_admin(address, router, handle, stop.clone()).await?)
+        }
         None => None,
     };
     let listener = listen(config.listen).await?;
@@ -119,11 +155,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         limit: config.shutdown_timeout,
         stall: config.stall_timeout,
     };
-    let serving = server::serve(listener, router(app), shutdown.clone());
+    let serving = server::serve(listener, router(app), places, shutdown.clone());
     let ending = async {
-        terminated().await;
+        drain(signals, &stopping, config.drain).await;
         info!("stopping");
-        stopping.not_ready("the server stops");
         shutdown.stop.cancel();
         shutdown.streams.cancelled().await;
         hub.close();
@@ -170,10 +205,11 @@ fn verifier(tokens: &TokenOptions, readiness: &Readiness) -> (Verifier, Option<S
 }
 
 /// Connects, and waits for a database that is not there yet. What it refuses is refused at once.
-pub async fn connect(location: Location, connections: u32) -> Result<Database, DatabaseError> {
+async fn connect(location: Location, config: &Config) -> Result<Database, DatabaseError> {
     let mut pause = Duration::from_millis(100);
     loop {
-        match Database::connect(location.clone(), connections).await {
+        let primary = Primary::new(config.database_identity.clone());
+        match Database::connect_to(location.clone(), config.database_connections, primary).await {
             Err(error) if error.may_pass() => {
                 warn!(
                     error = &error as &dyn std::error::Error,
@@ -248,13 +284,13 @@ async fn check_requirements(
 /// The operator's listener stays until the end, so that it tells of the end too.
 async fn start_admin(
     address: SocketAddr,
-    app: AppState,
+    router: Router,
+    handle: PrometheusHandle,
     stop: CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
     let listener = listen(address).await?;
     info!("metrics: http://{}/metrics", listener.local_addr()?);
-    let handle = metrics::install();
-    let router = admin::router(app, handle.clone());
+    let places = Places::new(ADMIN_CONNECTIONS, router.clone());
     let shutdown = Shutdown {
         stop: stop.clone(),
         streams: CancellationToken::new(),
@@ -263,7 +299,7 @@ async fn start_admin(
     };
     Ok(tokio::spawn(async move {
         tokio::join!(
-            server::serve(listener, router, shutdown),
+            server::serve(listener, router, places, shutdown),
             metrics::keep_up(handle, stop)
         );
     }))
@@ -284,7 +320,11 @@ async fn watch(readiness: Readiness, status: Arc<Status>, tail: TailHandle, stop
     while !stop.is_cancelled() {
         say(
             &parts.0,
-            (!status.is_available()).then_some("the database is away"),
+            match status.is_available() {
+                false => Some("the database is away"),
+                true if !status.has_begun() => Some("has not started"),
+                true => None,
+            },
         );
         let health = tail.health();
         let gap = health.gap_since.is_some_and(|since| since.elapsed() >= GAP_ALARM);
@@ -318,24 +358,51 @@ fn welcome(config: &Config, address: SocketAddr) {
     }
 }
 
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let wait = |kind| async move {
-        match signal(kind) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(error) => {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a signal cannot be listened for"
-                );
-                std::future::pending().await
-            }
-        }
-    };
+/// Waits until the server is to stop. From the first signal on it says that it is not ready, and serves all the same,
+/// until whoever sends it clients must have seen that.
+async fn drain(mut signals: Signals, stopping: &Part, time: Duration) {
+    let first = signals.next().await;
+    stopping.not_ready("the server stops");
+    // Who presses Ctrl-C waits for it.
+    if first == Signal::Interrupt || time.is_zero() {
+        return;
+    }
+    info!(
+        drain_s = time.as_secs(),
+        "not ready any more; the server serves on for a while"
+    );
     tokio::select! {
-        () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::interrupt()) => {}
+        () = tokio::time::sleep(time) => {}
+        _ = signals.next() => {}
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signal {
+    Terminate,
+    Interrupt,
+}
+
+/// The signals that end the server. They are listened for from the beginning: one that comes before anybody waits for
+/// it is there later.
+struct Signals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| unix::signal(kind).context("signals cannot be listened for");
+        Ok(Self {
+            terminate: listen(unix::SignalKind::terminate())?,
+            interrupt: listen(unix::SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.interrupt.recv() => Signal::Interrupt,
+        }
     }
 }

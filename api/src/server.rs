@@ -3,12 +3,15 @@
 //! The loop is our own, because `axum::serve` has no limit on how long a request's head may take, no write that
 //! fails when its reader has stopped, and waits for open streams for ever when it stops. What is bounded here, for a
 //! connection: the time until its first request, the time between two of them, the time that a write may stand still
-//! (websockets too: their transport knows no such limit), and the bytes that are buffered. Connections themselves are bounded by the limit on open files: at that limit
-//! accepting pauses, and goes on.
+//! (websockets too: their transport knows no such limit), and the bytes that are buffered. Connections themselves are
+//! bounded by [`Places`]: who comes after the last one is taken is accepted all the same, as one of a few, told so in
+//! the form that its door's clients come back from, and sent away. Where there are more than those few, the one that has
+//! been there longest is cut: whoever asks is answered at once, and a silent crowd is never waited for. Where there is no
+//! file left in spite of that, accepting pauses, and goes on.
 
 mod stall;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
@@ -17,13 +20,17 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Notify,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 use tower::ServiceExt;
 
 use self::stall::StallGuard;
+use crate::metrics::{self, Cut};
 
 /// How long a new connection may take for the head of its first request.
 const FIRST_HEAD: Duration = Duration::from_secs(10);
@@ -49,6 +56,74 @@ const UNSENT: u32 = 64 << 10;
 /// has stopped holds.
 const BUFFER: usize = 32 << 10;
 
+/// How many connections beyond the limit are answered at a time.
+pub const REFUSALS: usize = 32;
+
+/// How long one of them may take to ask and to be answered.
+const REFUSAL_TIME: Duration = Duration::from_secs(2);
+
+/// How many connections there may be, and what those get that come after.
+#[derive(Clone)]
+pub struct Places {
+    most: usize,
+    free: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    full: Router,
+}
+
+impl Places {
+    /// `full` answers whoever finds no place.
+    pub fn new(connections: usize, full: Router) -> Self {
+        let most = connections.min(Semaphore::MAX_PERMITS);
+        Self {
+            most,
+            free: Arc::new(Semaphore::new(most)),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            full,
+        }
+    }
+
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    pub fn taken(&self) -> usize {
+        self.most.saturating_sub(self.free.available_permits())
+    }
+
+    /// A place among those who are refused; whoever has had one for longest gives his up where there is no other.
+    async fn refuse(&self, refused: &mut VecDeque<CancellationToken>) -> Option<Refusal> {
+        refused.retain(|cut| !cut.is_cancelled());
+        if self.refusals.available_permits() == 0
+            && let Some(oldest) = refused.pop_front()
+        {
+            oldest.cancel();
+        }
+        let place = self.refusals.clone().acquire_owned().await.ok()?;
+        let cut = CancellationToken::new();
+        refused.push_back(cut.clone());
+        Some(Refusal { _place: place, cut })
+    }
+}
+
+/// Held as long as a connection is open for which there is no place.
+struct Refusal {
+    _place: OwnedSemaphorePermit,
+    cut: CancellationToken,
+}
+
+impl Drop for Refusal {
+    fn drop(&mut self) {
+        self.cut.cancel();
+    }
+}
+
+/// Held as long as a connection is open, whoever has it.
+struct Open {
+    _tracked: TaskTrackerToken,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
 /// How the server is stopped.
 #[derive(Clone)]
 pub struct Shutdown {
@@ -63,31 +138,50 @@ pub struct Shutdown {
 }
 
 /// Serves until it is told to stop. Returns how many connections had to be cut at the limit.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) -> usize {
+pub async fn serve(listener: TcpListener, router: Router, places: Places, shutdown: Shutdown) -> usize {
     let connections = TaskTracker::new();
     // A connection that became a websocket is not its task's any more, only its stream is still there.
     let streams = TaskTracker::new();
     let cut = CancellationToken::new();
+    let mut refused = VecDeque::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &places, &mut refused) => accepted,
             () = shutdown.stop.cancelled() => break,
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                prepare(&stream);
-                let stream = StallGuard::new(stream, shutdown.stall, streams.token());
-                let connection = connection(stream, peer, router.clone(), shutdown.stop.clone());
-                let cut = cut.clone();
-                connections.spawn(async move {
-                    tokio::select! {
-                        () = connection => {}
-                        () = cut.cancelled() => {}
-                    }
-                });
+        let (stream, peer, place, refusal) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause_after(&error).await;
+                continue;
             }
-            Err(error) => pause_after(&error).await,
-        }
+        };
+        prepare(&stream);
+        let open = Open {
+            _tracked: streams.token(),
+            _place: place,
+        };
+        let stream = StallGuard::new(stream, shutdown.stall, open);
+        let router = if refusal.is_some() {
+            places.full.clone()
+        } else {
+            router.clone()
+        };
+        let connection = connection(stream, peer, router, shutdown.stop.clone());
+        let cut = cut.clone();
+        connections.spawn(async move {
+            let refused = async {
+                match &refusal {
+                    Some(refusal) => drop(timeout(REFUSAL_TIME, refusal.cut.cancelled()).await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = connection => {}
+                () = refused => {}
+                () = cut.cancelled() => {}
+            }
+        });
     }
     drop(listener);
     shutdown.streams.cancel();
@@ -101,6 +195,26 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) ->
     cut.cancel();
     connections.wait().await;
     left
+}
+
+type Accepted = (
+    TcpStream,
+    SocketAddr,
+    Option<OwnedSemaphorePermit>,
+    Option<Refusal>,
+);
+
+/// The next connection, with the place that it has, or has among those that are refused.
+async fn accept(
+    listener: &TcpListener,
+    places: &Places,
+    refused: &mut VecDeque<CancellationToken>,
+) -> io::Result<Accepted> {
+    let (stream, peer) = listener.accept().await?;
+    Ok(match places.free.clone().try_acquire_owned() {
+        Ok(place) => (stream, peer, Some(place), None),
+        Err(_) => (stream, peer, None, places.refuse(refused).await),
+    })
 }
 
 /// Events are small and each is to leave at once. A peer that is gone without a word is found by what it does not
@@ -164,7 +278,10 @@ where
             ended = http.as_mut() => break ended,
             first = &mut began, if waiting => match first {
                 Ok(()) => waiting = false,
-                Err(_) => return tracing::debug!(%peer, "no request came"),
+                Err(_) => {
+                    metrics::cut(Cut::Silent);
+                    return tracing::debug!(%peer, "no request came");
+                }
             },
             () = stop.cancelled(), if !stopping => {
                 stopping = true;

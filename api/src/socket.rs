@@ -44,9 +44,11 @@ use engineioxide::{
     DisconnectReason, Socket, Str, config::EngineIoConfig, handler::EngineIoHandler, service::EngineIoService,
 };
 use futures_util::FutureExt;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
+pub use self::commands::{Authenticate, Authenticated, ReceiptForm, Resume, SendForm};
 use self::{
     packet::{Decoder, Event, Malformed, Outgoing, Packet, Received},
     queue::{Flooded, Queue},
@@ -55,10 +57,10 @@ use self::{
 use crate::{
     auth::Caller,
     limits::{self, ClientAddress},
-    metrics,
-    problem::{Code, Problem, read_body},
+    metrics::{self, Cut},
+    problem::{Code, Problem, ProblemBody, read_body},
     state::AppState,
-    wire::NewMessage,
+    wire::{NewMessage, terms},
 };
 
 const PATH: &str = "/socket.io";
@@ -159,7 +161,7 @@ impl Place {
 #[derive(Default)]
 pub(crate) struct Connection {
     state: Mutex<Connecting>,
-    queue: Arc<Queue>,
+    queue: Queue,
     /// The transport is gone.
     ended: CancellationToken,
 }
@@ -183,13 +185,39 @@ impl Connection {
     fn lock(&self) -> MutexGuard<'_, Connecting> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn set_phase(&self, phase: Phase) {
+        self.lock().phase = phase;
+    }
 }
 
 /// What a client says of itself when it connects.
-#[derive(Deserialize, Default)]
-struct Auth {
+#[derive(Deserialize, Default, ToSchema)]
+pub struct Connect {
+    /// A JWT.
+    #[schema(example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2ln")]
     token: Option<String>,
+    #[schema(value_type = Option<terms::AfterOrNow>)]
     after: Option<String>,
+}
+
+/// The answer to one who is known.
+#[derive(Serialize, ToSchema)]
+pub struct Connected<'a> {
+    /// The session of socket.io.
+    #[schema(example = "zOqYmVqJ3Z1fA")]
+    sid: &'a str,
+}
+
+/// The answer to one who is refused.
+#[derive(Serialize, ToSchema)]
+pub struct ConnectError<'a> {
+    /// The code of the problem, and nothing else.
+    #[schema(value_type = terms::ProblemCode)]
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ProblemBody, required = true)]
+    data: Option<&'a ProblemBody>,
 }
 
 struct Sockets(AppState);
@@ -207,12 +235,16 @@ impl EngineIoHandler for Sockets {
         tokio::spawn(async move {
             let silent = tokio::time::timeout(CONNECT_LIMIT, transport.data.ended.cancelled()).await;
             if silent.is_err() && transport.data.lock().phase != Phase::Connected {
+                metrics::cut(Cut::Silent);
                 transport.close(DisconnectReason::TransportClose);
             }
         });
     }
 
-    fn on_disconnect(&self, transport: Arc<Transport>, _: DisconnectReason) {
+    fn on_disconnect(&self, transport: Arc<Transport>, reason: DisconnectReason) {
+        if reason == DisconnectReason::HeartbeatTimeout {
+            metrics::cut(Cut::PingTimeout);
+        }
         transport.data.ended.cancel();
     }
 
@@ -233,7 +265,10 @@ impl Sockets {
         match received {
             Ok(None) => {}
             Ok(Some(received)) => self.packet(received, transport),
-            Err(Malformed) => transport.close(DisconnectReason::PacketParsingError),
+            Err(Malformed) => {
+                metrics::cut(Cut::Malformed);
+                transport.close(DisconnectReason::PacketParsingError);
+            }
         }
     }
 
@@ -242,7 +277,7 @@ impl Sockets {
         match packet {
             Packet::Connect { .. } if !namespace.is_empty() => {
                 // As every server of socket.io says it.
-                let refusal = Outgoing::connect_error(&namespace, "Invalid namespace", None::<&()>);
+                let refusal = Outgoing::connect_error(&namespace, "Invalid namespace", None);
                 reply(transport, refusal);
             }
             _ if !namespace.is_empty() => {}
@@ -275,11 +310,9 @@ impl Sockets {
 }
 
 fn begin(app: AppState, admitted: Result<(Caller, After), Problem>, transport: Arc<Transport>) {
-    let mut state = transport.data.lock();
     match admitted {
         Ok((caller, after)) => {
-            state.phase = Phase::Connected;
-            drop(state);
+            transport.data.set_phase(Phase::Connected);
             let sender = Sender::new(transport, app.stall);
             let session = session::run(app, sender, caller, after);
             tokio::spawn(session);
@@ -287,14 +320,11 @@ fn begin(app: AppState, admitted: Result<(Caller, After), Problem>, transport: A
         Err(problem) => {
             metrics::rejected(problem.code, limits::Door::SocketIo);
             if problem.is_temporary() {
-                drop(state);
-                tokio::spawn(
-                    async move { session::refuse(Sender::new(transport, app.stall), &problem).await },
-                );
+                let sender = Sender::new(transport, app.stall);
+                tokio::spawn(async move { session::refuse(sender, &problem).await });
                 return;
             }
-            state.phase = Phase::Nobody;
-            drop(state);
+            transport.data.set_phase(Phase::Nobody);
             let (code, body) = (problem.code.as_str(), problem.body(None));
             reply(&transport, Outgoing::connect_error("", code, Some(&body)));
         }
@@ -314,13 +344,14 @@ fn enqueue(event: Event, transport: &Arc<Transport>) {
         return;
     }
     if transport.data.queue.put(event, QUEUE_BYTES) == Err(Flooded) {
+        metrics::cut(Cut::Flooded);
         transport.close(DisconnectReason::TransportError);
     }
 }
 
 async fn authenticate(app: &AppState, auth: &str) -> Result<(Caller, After), Problem> {
     let auth = if auth.is_empty() { "{}" } else { auth };
-    let auth: Auth =
+    let auth: Connect =
         serde_json::from_str(auth).map_err(|error| Problem::new(Code::BodyInvalid).at("/auth", error))?;
     let caller = Caller::authenticate(&app.verifier, auth.token.as_deref()).await?;
     let after = match auth.after.as_deref() {

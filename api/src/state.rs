@@ -12,6 +12,7 @@ use crate::{
     auth::{Signer, Verifier},
     limits::Limits,
     realtime::hub::Hub,
+    rest::pages::chat::ChatPage,
     socket::Pings,
 };
 
@@ -24,6 +25,8 @@ pub struct App {
     pub verifier: Verifier,
     /// Makes tokens for anybody on this machine: where no key is configured, and only there.
     pub development: Option<Signer>,
+    /// None where the binary was built without it.
+    pub chat_page: Option<ChatPage>,
     pub readiness: Readiness,
     pub limits: Limits,
     /// Bytes of a message's content.

@@ -21,7 +21,7 @@ use chat_domain::{
     ports::{EventLog, ExecuteError, Outbox, PageLimit, StoreError, Timeline},
     views::{ConversationPage, Message, MessagePage, MessageRange},
 };
-use chat_infrastructure::tail::Publish;
+use chat_infrastructure::{tail::Publish, writer::Origin};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -32,6 +32,7 @@ use crate::{
     openapi,
     problem::Code,
     realtime::hub::{Hub, HubOptions},
+    rest::pages::chat::{ChatPage, Facts, Files},
     router,
     socket::Pings,
     state::{App, AppState, Readiness},
@@ -52,6 +53,8 @@ pub(crate) struct Server {
 /// What a test may want otherwise.
 pub(crate) struct Setup {
     pub(crate) development: bool,
+    /// The files of a chat page.
+    pub(crate) page: Files,
     /// Whether the tail has begun.
     pub(crate) following: bool,
     pub(crate) heartbeat: Duration,
@@ -64,6 +67,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             development: false,
+            page: &[],
             following: true,
             heartbeat: Duration::from_secs(15),
             failing: None,
@@ -101,6 +105,7 @@ impl Server {
         if setup.following {
             hub.publish(
                 &[],
+                &Origin::elsewhere(),
                 &chat_domain::cursor::Cursor {
                     epoch: Epoch::parse("test").unwrap(),
                     position: 0,
@@ -118,12 +123,17 @@ impl Server {
                 Arc::new(memory.clone()),
             ),
         };
+        let facts = Facts {
+            development: setup.development,
+            content_limit: CONTENT_LIMIT,
+        };
         let app = Arc::new(App {
             log,
             timeline,
             hub: hub.clone(),
             verifier: Verifier::hs256(SECRET),
             development: setup.development.then(|| Signer::hs256(SECRET)),
+            chat_page: ChatPage::new(setup.page, facts),
             readiness: readiness.clone(),
             limits: Limits::new(setup.limits),
             content_limit: CONTENT_LIMIT,
@@ -137,6 +147,14 @@ impl Server {
             app,
             hub,
             readiness,
+        }
+    }
+
+    /// What answers where there is no place for another connection.
+    pub(crate) fn full(self) -> Self {
+        Self {
+            router: router::full(self.app.clone()),
+            ..self
         }
     }
 
@@ -249,7 +267,9 @@ fn operation(method: &Method, path: &str) -> Option<&'static str> {
         ("GET", "/v1/conversations") => "list_conversations",
         ("POST", "/v1/receipts") => "send_receipt",
         ("GET", "/v1/events") => "stream_events",
+        ("GET", "/healthz") => "check_health",
         ("GET", "/readyz") => "check_readiness",
+        ("POST", "/dev/token") => "create_development_token",
         _ => return None,
     })
 }
@@ -320,8 +340,11 @@ impl EventLog for Published {
             bytes: usize::MAX,
         };
         let events = self.memory.read_after(before.position, limit).await.unwrap();
-        self.hub
-            .publish(&events, &self.memory.head().await.unwrap().cursor());
+        self.hub.publish(
+            &events,
+            &Origin::elsewhere(),
+            &self.memory.head().await.unwrap().cursor(),
+        );
         Ok(outcome)
     }
 }

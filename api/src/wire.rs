@@ -12,10 +12,12 @@ mod event;
 mod message;
 mod receipt;
 mod stream;
+pub mod terms;
 
+pub(crate) use self::event::event_of_example;
 pub use self::{
-    binary::{Binary, Data},
-    content::{Draft, NewMessage},
+    binary::{Attachment, Binary, Data},
+    content::{Draft, MessageForm, NewData, NewMessage, NewText},
     conversation::{Conversation, Conversations, Participant},
     event::{Event, UpTo, event_body, frame},
     message::{History, Message},

@@ -19,7 +19,7 @@ pub(crate) async fn measure(database: &Database, in_flight: usize) -> anyhow::Re
     let (committed, mut batches) = mpsc::channel(64);
     let tail = tokio::spawn(async move { while batches.recv().await.is_some() {} });
     let options = WriterOptions::default();
-    let (log, writer) = GroupCommit::start(connected.location, connected.flavor, options, committed);
+    let (log, writer) = GroupCommit::start(&connected, options, committed);
     let window = Arc::new(Window::new());
     let senders: Vec<_> = (0..in_flight)
         .map(|sender| {

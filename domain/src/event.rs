@@ -32,7 +32,8 @@ pub enum Event {
     MessageSent {
         /// `None` once the message has been erased.
         content: Option<Content>,
-        /// The sender's marks move to its own message: what came before is received with it.
+        /// The sender's marks move to its own message: what came before is received with it. Of a message that was
+        /// there before the log, its own `seq`: see [`Recorded::is_adopted`].
         received_after: i64,
     },
     ReceiptMoved {
@@ -82,6 +83,12 @@ impl Recorded {
     pub fn audience(&self) -> impl Iterator<Item = &UserId> {
         let other = (self.receiver_id != self.actor_id).then_some(&self.receiver_id);
         std::iter::once(&self.actor_id).chain(other)
+    }
+
+    /// Whether this is a message that was there before the log: everybody has received and read it already. No other
+    /// has been received by its sender before it was sent.
+    pub fn is_adopted(&self) -> bool {
+        matches!(&self.event, Event::MessageSent { received_after, .. } if *received_after >= self.seq)
     }
 
     /// The messages that this event says the actor has received: those after the first number, up to the second.

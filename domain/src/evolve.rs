@@ -44,6 +44,14 @@ pub fn evolve(facts: &mut Facts, recorded: &Recorded) {
         }
     }
 
+    if recorded.is_adopted() {
+        for member in recorded.audience() {
+            let member = participant(facts, recorded, member);
+            member.received_seq = member.received_seq.max(recorded.seq);
+            member.read_seq = member.read_seq.max(recorded.seq);
+        }
+        return;
+    }
     let (received, read) = match &recorded.event {
         Event::MessageSent { .. } => (recorded.seq, recorded.seq),
         Event::ReceiptMoved {

@@ -7,9 +7,10 @@ use chat_domain::{
     batch::{Batch, Marked, Outcome, decide_batch},
     command::{Action, Command, ReceiptKind},
     content::Content,
-    event::{Event, UpTo},
+    event::{Event, Recorded, UpTo},
+    evolve::evolve,
     facts::{Facts, Needs},
-    ids::{CommandKey, ConversationId, UserId},
+    ids::{CommandKey, ConversationId, ConversationNumber, UserId},
     rejection::Rejection,
 };
 
@@ -309,4 +310,65 @@ fn a_batch_needs_the_facts_that_its_commands_name() {
     assert!(needs.participants.iter().map(UserId::as_str).eq(["bob", "carol"]));
     assert!(needs.messages.iter().eq(&[7]));
     assert_eq!(needs.keys.len(), 2);
+}
+
+/// A message that was there before the log, as an adoption writes it.
+fn adopted(from: &str, to: &str, position: Position, seq: i64) -> Recorded {
+    Recorded {
+        position,
+        occurred_at: 1_600_000_000_000_000,
+        conversation: ConversationNumber(7),
+        conversation_id: ConversationId::direct(&user(from), &user(to)),
+        actor_id: user(from),
+        receiver_id: user(to),
+        via: None,
+        key: CommandKey::of_server(position.unsigned_abs().into()),
+        hash: [0; 32],
+        seq,
+        event: Event::MessageSent {
+            content: None,
+            received_after: seq,
+        },
+    }
+}
+
+#[test]
+fn messages_from_before_the_log_are_received_and_read_by_both() {
+    let mut log = Log::default();
+    for (position, seq) in [(7, 1), (12, 2)] {
+        let message = adopted("alice", "bob", position, seq);
+        assert!(message.is_adopted());
+        assert_eq!(message.received_range(), None, "the log does not say when");
+        evolve(&mut log.facts, &message);
+    }
+    log.head = 20;
+    assert_eq!(log.marks("alice,bob", "alice"), (2, 2));
+    assert_eq!(log.marks("alice,bob", "bob"), (2, 2));
+
+    let command = log.send("bob", "alice", "hi");
+    let Ok(Outcome::Sent(next)) = log.execute(command) else {
+        panic!("it is sent")
+    };
+    assert_eq!((next.position, next.seq, next.conversation.0), (21, 3, 7));
+    assert!(!next.is_adopted());
+    assert_eq!(next.received_range(), None, "all before it was received already");
+    assert_eq!(log.marks("alice,bob", "alice"), (2, 2));
+}
+
+#[test]
+fn no_message_of_the_log_itself_counts_as_adopted() {
+    let mut log = Log::default();
+    for (from, to) in [
+        ("alice", "bob"),
+        ("alice", "bob"),
+        ("bob", "alice"),
+        ("carol", "carol"),
+        ("carol", "carol"),
+    ] {
+        let command = log.send(from, to, "hi");
+        let Ok(Outcome::Sent(sent)) = log.execute(command) else {
+            panic!("it is sent")
+        };
+        assert!(!sent.is_adopted(), "{sent:?}");
+    }
 }

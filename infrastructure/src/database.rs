@@ -1,7 +1,9 @@
 //! The database: where it is, which kind it is, the pool that reads go through, and the side file that keeps a second
 //! process away from an SQLite file.
 
-use std::{fs::File, path::PathBuf, str::FromStr, time::Duration};
+mod tls;
+
+use std::{fs::File, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement,
@@ -11,6 +13,8 @@ use sea_orm::{
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
     },
 };
+
+use crate::primary::Primary;
 
 /// Which database it is, where that makes a difference to the SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +40,16 @@ pub enum DatabaseError {
          an SQLite one may end in ?journal_mode=MODE&synchronous=LEVEL"
     )]
     Url(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
+    #[error("the database URL: {0}")]
+    Parameter(String),
+    #[error("the database URL: {parameter}: {} cannot be read", path.display())]
+    Certificate {
+        parameter: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("there is no TLS with the database as the URL asks for it")]
+    Tls(#[source] DbErr),
     #[error("the folder of the SQLite file cannot be made: {0}")]
     Folder(PathBuf, #[source] std::io::Error),
     #[error("another process uses the SQLite file {0}: one server process on a file")]
@@ -128,6 +142,7 @@ impl Location {
         if !url.starts_with("mysql://") && !url.starts_with("mariadb://") {
             return Err(DatabaseError::Url(None));
         }
+        tls::check_parameters(url)?;
         let options =
             MySqlConnectOptions::from_str(url).map_err(|e| DatabaseError::Url(Some(Box::new(e))))?;
         if options.get_database().is_none_or(str::is_empty) {
@@ -196,13 +211,29 @@ pub struct Database {
     pub location: Location,
     pub flavor: Flavor,
     pub pool: DatabaseConnection,
+    pub primary: Arc<Primary>,
 }
 
 impl Database {
     /// Connects, and asks the server what it is. `connections` bounds the pool.
     pub async fn connect(location: Location, connections: u32) -> Result<Self, DatabaseError> {
+        Self::connect_to(location, connections, Primary::default()).await
+    }
+
+    /// As [`connect`](Self::connect), for whoever knows more of the primary than the address.
+    pub async fn connect_to(
+        location: Location,
+        connections: u32,
+        primary: Primary,
+    ) -> Result<Self, DatabaseError> {
+        let primary = Arc::new(primary);
         let unreachable = |e: sqlx::Error| {
-            DatabaseError::Unreachable(DbErr::Conn(sea_orm::RuntimeErr::SqlxError(e.into())))
+            let kind = if tls::is_refusal(&e) {
+                DatabaseError::Tls
+            } else {
+                DatabaseError::Unreachable
+            };
+            kind(DbErr::Conn(sea_orm::RuntimeErr::SqlxError(e.into())))
         };
         let (pool, flavor) = match &location {
             Location::Sqlite { file, pragmas } => {
@@ -210,6 +241,13 @@ impl Database {
                 let pool = sqlx::sqlite::SqlitePoolOptions::new()
                     .max_connections(connections)
                     .acquire_timeout(ACQUIRE_TIMEOUT)
+                    // A COMMIT that fails, on a disk that is full, rolls back by itself, and the ROLLBACK after it finds
+                    // nothing: sqlx takes the transaction for open, makes a savepoint of the next one, and the
+                    // connection reads the moment of that savepoint for ever.
+                    .before_acquire(|connection, _| {
+                        let is_in_transaction = sqlx::Connection::is_in_transaction(connection);
+                        Box::pin(async move { Ok(!is_in_transaction) })
+                    })
                     .connect_with(Location::sqlite_options(file, pragmas).optimize_on_close(false, None))
                     .await;
                 let pool = sea_orm::SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.map_err(unreachable)?);
@@ -220,11 +258,23 @@ impl Database {
                     .max_connections(connections)
                     .acquire_timeout(ACQUIRE_TIMEOUT)
                     // The marks and the head that a page is bounded by must be as fresh as the statement.
-                    .after_connect(|connection, _| {
-                        Box::pin(async move {
-                            let isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
-                            sqlx::Executor::execute(connection, isolation).await.map(|_| ())
-                        })
+                    .after_connect({
+                        let primary = primary.clone();
+                        move |connection, _| {
+                            let primary = primary.clone();
+                            Box::pin(async move {
+                                let isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+                                sqlx::Executor::execute(&mut *connection, isolation).await?;
+                                primary.check(connection).await
+                            })
+                        }
+                    })
+                    .before_acquire({
+                        let primary = primary.clone();
+                        move |_, of| {
+                            let outdated = primary.is_outdated(of.age);
+                            Box::pin(async move { Ok(!outdated) })
+                        }
                     })
                     .connect_with(options.as_ref().clone())
                     .await;
@@ -238,6 +288,7 @@ impl Database {
             location,
             flavor,
             pool,
+            primary,
         })
     }
 
@@ -260,4 +311,55 @@ pub(crate) async fn server_version(pool: &DatabaseConnection) -> Result<String, 
         .await?;
     row.ok_or_else(|| DbErr::RecordNotFound("VERSION()".into()))?
         .try_get_by_index(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{SqliteTransactionMode, TransactionOptions, TransactionTrait};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_whose_commit_failed_reads_no_old_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("chat.db").display());
+        let connect = || async {
+            Database::connect(Location::parse(&url).unwrap(), 1)
+                .await
+                .unwrap()
+        };
+        let (reader, writer) = (connect().await, connect().await);
+        writer
+            .pool
+            .execute_unprepared("CREATE TABLE t (n INTEGER)")
+            .await
+            .unwrap();
+        let begin = || {
+            let options = TransactionOptions {
+                sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+                ..TransactionOptions::default()
+            };
+            reader.pool.begin_with_options(options)
+        };
+        // What SQLite does where a COMMIT meets a full disk: the transaction is gone, and nobody was told.
+        let broken = begin().await.unwrap();
+        broken.execute_unprepared("ROLLBACK").await.unwrap();
+        broken.commit().await.unwrap_err();
+        // The next one looks, and gives up what it began.
+        let count = async || {
+            let select = Statement::from_string(DbBackend::Sqlite, "SELECT COUNT(*) FROM t");
+            let row = reader.pool.query_one_raw(select).await.unwrap().unwrap();
+            row.try_get_by_index::<i64>(0).unwrap()
+        };
+        let next = begin().await.unwrap();
+        next.execute_unprepared("SELECT COUNT(*) FROM t").await.unwrap();
+        drop(next);
+        assert_eq!(count().await, 0);
+        writer
+            .pool
+            .execute_unprepared("INSERT INTO t VALUES (1)")
+            .await
+            .unwrap();
+        assert_eq!(count().await, 1, "what was committed before it was asked for");
+    }
 }

@@ -2,11 +2,12 @@
 //! none ever means two things, and the old epoch is kept with the position at which it ended.
 
 use chat_domain::{
+    Micros,
     cursor::{Cursor, Epoch},
     ports::EPOCH_JUMP,
 };
 use rand::Rng;
-use sea_orm::{DbErr, sqlx};
+use sea_orm::{DbErr, QueryResult};
 
 use crate::{
     database::Database,
@@ -16,46 +17,99 @@ use crate::{
 
 /// Switches to a new epoch; returns the head before and after.
 pub async fn begin_new(database: &Database) -> Result<(Cursor, Cursor), SessionError> {
-    let flavor = database.flavor;
-    let mut session = Session::connect(&database.location, flavor).await?;
+    let mut session = Session::connect(&database.location, database.flavor).await?;
+    let mut attempts = 1;
+    let head = loop {
+        match lock_head(&mut session).await {
+            // A node holds the lock for longer than is waited for it once.
+            Err(SessionError::Retry(_)) if attempts < LOCK_ATTEMPTS => {
+                session.script("ROLLBACK".into()).await?;
+                attempts += 1;
+            }
+            locked => break locked?,
+        }
+    };
+    // Whoever writes next says whose log it is.
+    let after = switch(&mut session, &head, None).await?;
+    session.close().await;
+    Ok((head.cursor, after))
+}
+
+/// How often the lock is waited for: for longer than a node that froze can hold it.
+const LOCK_ATTEMPTS: u32 = 5;
+
+/// The head of the log, locked.
+pub(crate) struct LockedHead {
+    pub(crate) cursor: Cursor,
+    /// The database server that it was last written on.
+    pub(crate) server: Option<String>,
+    now: Micros,
+}
+
+/// Begins a transaction with the head lock, and draws the time.
+pub(crate) async fn lock_head(session: &mut Session) -> Result<LockedHead, SessionError> {
+    let flavor = session.flavor;
     let script = format!(
         "{}; UPDATE log_head SET last_time = {}(last_time, {}) WHERE id = 1; \
-         SELECT epoch, position, last_time FROM log_head WHERE id = 1",
+         SELECT epoch, position, last_time, server_id FROM log_head WHERE id = 1",
         flavor.begin(),
         flavor.greatest(),
         flavor.now_micros()
     );
     let rows = session.script(script).await?;
-    let read = || -> Result<(Cursor, i64), DbErr> {
-        let row = rows
-            .first()
-            .ok_or_else(|| DbErr::RecordNotFound("log_head".into()))?;
-        let epoch =
-            Epoch::parse(&row.try_get::<String>("", "epoch")?).map_err(|e| DbErr::Custom(e.to_string()))?;
-        Ok((
-            Cursor {
-                epoch,
+    let read = |row: &QueryResult| -> Result<LockedHead, DbErr> {
+        Ok(LockedHead {
+            cursor: Cursor {
+                epoch: epoch_of(row)?,
                 position: row.try_get("", "position")?,
             },
-            row.try_get("", "last_time")?,
-        ))
+            server: row.try_get("", "server_id")?,
+            now: row.try_get("", "last_time")?,
+        })
     };
-    let (before, now) = read().map_err(|e| SessionError::Away(sqlx::Error::Decode(Box::new(e))))?;
+    let row = rows
+        .first()
+        .ok_or_else(|| DbErr::RecordNotFound("log_head".into()));
+    row.and_then(read).map_err(SessionError::unreadable)
+}
+
+/// Whether an epoch came before the present one.
+pub(crate) async fn is_earlier(session: &mut Session, epoch: &Epoch) -> Result<bool, SessionError> {
+    let epoch = sql::text(session.flavor, epoch.as_str());
+    let rows = session
+        .script(format!("SELECT last_position FROM epochs WHERE epoch = {epoch}"))
+        .await?;
+    Ok(!rows.is_empty())
+}
+
+/// Ends the present epoch where the head is, begins another, and commits. Says on which server.
+pub(crate) async fn switch(
+    session: &mut Session,
+    head: &LockedHead,
+    server: Option<&str>,
+) -> Result<Cursor, SessionError> {
+    let flavor = session.flavor;
     let after = Cursor {
         epoch: new_name(),
-        position: before.position + EPOCH_JUMP,
+        position: head.cursor.position + EPOCH_JUMP,
     };
     let script = format!(
-        "INSERT INTO epochs (epoch, last_position, switched_at) VALUES ({}, {}, {now}); \
-         UPDATE log_head SET epoch = {}, position = {} WHERE id = 1; COMMIT",
-        sql::text(flavor, before.epoch.as_str()),
-        before.position,
+        "INSERT INTO epochs (epoch, last_position, switched_at) VALUES ({}, {}, {}); \
+         UPDATE log_head SET epoch = {}, position = {}, server_id = {} WHERE id = 1; COMMIT",
+        sql::text(flavor, head.cursor.epoch.as_str()),
+        head.cursor.position,
+        head.now,
         sql::text(flavor, after.epoch.as_str()),
         after.position,
+        sql::optional_text(flavor, server),
     );
     session.script(script).await?;
-    session.close().await;
-    Ok((before, after))
+    Ok(after)
+}
+
+/// The column `epoch` of a row.
+pub(crate) fn epoch_of(row: &QueryResult) -> Result<Epoch, DbErr> {
+    Epoch::parse(&row.try_get::<String>("", "epoch")?).map_err(|error| DbErr::Custom(error.to_string()))
 }
 
 fn new_name() -> Epoch {

@@ -3,7 +3,8 @@
 //! A command goes through [`writer`] (the group commit), becomes rows of the outbox and of its projections in one
 //! transaction, and is answered. The [`tail`] follows the committed outbox and feeds whoever publishes it;
 //! [`outbox`] and [`timeline`] read it back; the [`projector`] fills `recived_at` behind it. [`verify`] and
-//! [`rebuild`] hold the projections to the log.
+//! [`rebuild`] hold the projections to the log. [`primary`] watches that it is the log of before, [`epoch`] begins
+//! another where it may not be. [`metrics`] is what an operator may count and ask. [`planted`] is for the tests only.
 //!
 //! Invariants: only the writer commits events, only the tail feeds readers, and no cursor passes a position that is
 //! not proven (see `chat_domain::ports`).
@@ -11,9 +12,11 @@
 pub mod database;
 pub mod requirements;
 pub mod session;
+pub mod primary;
 mod sql;
 mod rows;
 pub mod entities;
+pub mod metrics;
 pub mod writer;
 pub mod outbox;
 pub mod tail;
@@ -23,3 +26,4 @@ mod fold;
 pub mod verify;
 pub mod rebuild;
 pub mod epoch;
+pub mod planted;

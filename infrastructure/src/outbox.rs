@@ -19,6 +19,7 @@ use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
 use crate::{
     database::Database,
+    epoch,
     rows::{self, unavailable},
     sql::{self, Index},
 };
@@ -211,7 +212,11 @@ const CONVERSATIONS_IN_A_READ: usize = 500;
 #[async_trait]
 impl Outbox for SqlOutbox {
     async fn head(&self) -> Result<Head, StoreError> {
-        read_head(&self.database).await
+        let primary = &self.database.primary;
+        let seen = primary.seen();
+        let head = read_head(&self.database).await?;
+        primary.read(seen.as_ref(), &head.cursor());
+        Ok(head)
     }
 
     async fn earlier_epochs(&self) -> Result<Vec<EpochEnd>, StoreError> {
@@ -267,6 +272,5 @@ pub(crate) fn epoch_end_of(row: &QueryResult) -> Result<EpochEnd, StoreError> {
 }
 
 fn epoch_of(row: &QueryResult) -> Result<Epoch, StoreError> {
-    let text: String = row.try_get("", "epoch").map_err(unavailable)?;
-    Epoch::parse(&text).map_err(|e| unavailable(DbErr::Custom(e.to_string())))
+    epoch::epoch_of(row).map_err(unavailable)
 }

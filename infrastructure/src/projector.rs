@@ -120,6 +120,14 @@ impl Projector {
     }
 }
 
+/// How far `recived_at` is filled, whoever fills it.
+pub(crate) async fn position(database: &Database) -> Result<Option<Position>, DbErr> {
+    let row = checkpoints::Entity::find_by_id(checkpoints::RECEIVED_AT)
+        .one(&database.pool)
+        .await?;
+    Ok(row.map(|row| row.position))
+}
+
 /// Where the projector is, held until the transaction ends.
 async fn take_checkpoint(database: &Database, txn: &DatabaseTransaction) -> Result<Option<Position>, DbErr> {
     if database.flavor == Flavor::Sqlite {

@@ -46,7 +46,12 @@ pub async fn rebuild(database: &Database) -> Result<Rebuilt, FoldError> {
         let events = fold::read(&mut session, flavor, after, head.position).await?;
         let Some(last) = events.last() else { break };
         session
-            .script(project_messages(flavor, after + 1, last.position))
+            .script(project_messages(
+                flavor,
+                after + 1,
+                last.position,
+                flavor.adopted_received_at(),
+            ))
             .await?;
         for event in &events {
             // What is wrong with the log itself is for `verify` to say.

@@ -9,6 +9,7 @@ use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 use crate::{
     database::{Database, Flavor, server_version},
     entities::checkpoints,
+    primary::IS_READ_ONLY,
     sql,
     writer::WriterOptions,
 };
@@ -115,12 +116,14 @@ async fn server(
         ));
     }
 
-    let select = "SELECT CAST(@@GLOBAL.innodb_flush_log_at_trx_commit AS SIGNED) AS flush_log, \
+    let select = format!(
+        "SELECT CAST(@@GLOBAL.innodb_flush_log_at_trx_commit AS SIGNED) AS flush_log, \
          CAST(@@GLOBAL.log_bin AS SIGNED) AS log_bin, CAST(@@GLOBAL.sync_binlog AS SIGNED) AS sync_binlog, \
-         CAST(@@GLOBAL.max_allowed_packet AS SIGNED) AS packet, CAST(@@GLOBAL.read_only AS SIGNED) AS read_only";
-    let row = one(database, select).await?;
+         CAST(@@GLOBAL.max_allowed_packet AS SIGNED) AS packet, {IS_READ_ONLY} AS is_read_only"
+    );
+    let row = one(database, &select).await?;
     let number = |column: &str| row.try_get::<i64>("", column);
-    if number("read_only")? != 0 {
+    if number("is_read_only")? != 0 {
         necessary("the database server is read_only: it is not the primary".into());
     }
     let needed = packet_needed(writer, content_limit);

@@ -9,7 +9,7 @@ pub(crate) mod presence;
 use std::time::Duration;
 
 use sea_orm::{
-    QueryResult,
+    DbErr, QueryResult,
     sqlx::{
         self, AssertSqlSafe, Connection, Either,
         mysql::{MySqlConnection, MySqlDatabaseError},
@@ -42,6 +42,16 @@ pub enum SessionError {
     /// The connection, or the server behind it, is of no use now.
     #[error("the database is away")]
     Away(#[source] sqlx::Error),
+    /// The head of the log is not where it was seen: it has to be found out what became of the log.
+    #[error("the head of the log is not where it was seen")]
+    Moved,
+}
+
+impl SessionError {
+    /// The database answered, with something that cannot be.
+    pub(crate) fn unreadable(error: DbErr) -> Self {
+        Self::Away(sqlx::Error::Decode(Box::new(error)))
+    }
 }
 
 /// How long the server waits for a holder of the head lock that is silent.
@@ -114,6 +124,7 @@ impl Session {
         Ok(rows)
     }
 
+    /// Breaks the silence.
     pub async fn ping(&mut self) -> Result<(), SessionError> {
         match &mut self.connection {
             Inner::Sqlite(connection) => connection.ping().await,

@@ -107,6 +107,14 @@ impl Flavor {
         }
     }
 
+    /// When a message that was there before the log was received, as its event says. Of all others, null.
+    pub(crate) fn adopted_received_at(self) -> &'static str {
+        match self {
+            Self::Sqlite => "CAST(json_extract(fields, '$.received_at') AS INTEGER)",
+            Self::MariaDb | Self::MySql => "CAST(JSON_EXTRACT(fields, '$.received_at') AS UNSIGNED)",
+        }
+    }
+
     /// What follows an INSERT so that a row with the same key is changed instead.
     pub(crate) fn on_conflict(self, key: &str, columns: &[&str]) -> String {
         match self {

@@ -29,12 +29,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::writer::Committed;
+use crate::writer::{Committed, Origin};
 
 /// Takes what the tail passes on. Called from one task, in order; must not block.
 pub trait Publish: Send + Sync {
-    /// Events that follow those published before, and how far the log is known with them.
-    fn publish(&self, events: &[Arc<Recorded>], at: &Cursor);
+    /// Events that follow those published before, since when they are known, and how far the log is known with them.
+    fn publish(&self, events: &[Arc<Recorded>], origin: &Origin, at: &Cursor);
 
     /// The log lost what was published after some position, and goes on from here.
     fn restart(&self, at: &Cursor);
@@ -138,7 +138,7 @@ impl Tail {
         };
         let mut at = head.cursor();
         info!(outbox.epoch = %at.epoch, outbox.position = at.position, "the tail begins");
-        self.passed(&[], &at);
+        self.passed_over(&at);
         let mut pause = self.options.least_pause;
         let mut epoch_checked = Instant::now();
         loop {
@@ -159,17 +159,17 @@ impl Tail {
                 () = tokio::time::sleep(pause) => None,
                 () = self.handle.poke.notified() => None,
             };
-            if let Some(committed) = committed {
-                match Self::follows(&committed, at.position) {
+            if let Some(committed) = &committed {
+                match Self::follows(&committed.events, at.position) {
                     Follows::AtOnce => {
-                        self.advance(&committed, &mut at);
+                        self.advance(&committed.events, &committed.origin, &mut at);
                         continue;
                     }
                     Follows::Known => continue,
                     Follows::Later => {}
                 }
             }
-            match self.read(&mut at).await {
+            match self.read(&mut at, committed.as_ref()).await {
                 Ok(0) if epoch_checked.elapsed() >= EPOCH_CHECK => {
                     epoch_checked = Instant::now();
                     if let Err(error) = self.check_epoch(&mut at).await {
@@ -210,8 +210,8 @@ impl Tail {
         }
     }
 
-    /// Reads everything that is proven now; returns how many events that was.
-    async fn read(&self, at: &mut Cursor) -> Result<usize, StoreError> {
+    /// Reads everything that is proven now, in which `own` may be; returns how many events that was.
+    async fn read(&self, at: &mut Cursor, own: Option<&Committed>) -> Result<usize, StoreError> {
         let mut read = 0;
         loop {
             let rows = self.outbox.read_after(at.position, self.options.page).await?;
@@ -220,7 +220,7 @@ impl Tail {
                 .zip(&rows)
                 .take_while(|(n, row)| row.position == at.position + n)
                 .count();
-            self.advance(&rows[..proven], at);
+            self.advance_read(&rows[..proven], own, at);
             read += proven;
             if proven < rows.len() {
                 self.hole(at, rows[proven].position).await?;
@@ -233,15 +233,34 @@ impl Tail {
         }
     }
 
-    fn advance(&self, events: &[Arc<Recorded>], at: &mut Cursor) {
+    fn advance(&self, events: &[Arc<Recorded>], origin: &Origin, at: &mut Cursor) {
         if let Some(last) = events.last() {
             at.position = last.position;
-            self.passed(events, at);
+            self.passed(events, origin, at);
         }
     }
 
-    fn passed(&self, events: &[Arc<Recorded>], at: &Cursor) {
-        self.publish.publish(events, at);
+    /// Of what was read, the node's own batch comes from its commit.
+    fn advance_read(&self, rows: &[Arc<Recorded>], own: Option<&Committed>, at: &mut Cursor) {
+        let elsewhere = Origin::elsewhere();
+        let ends = own.and_then(|own| Some((own, own.events.first()?.position, own.events.last()?.position)));
+        let Some((own, first, last)) = ends else {
+            return self.advance(rows, &elsewhere, at);
+        };
+        let (others, rest) = rows.split_at(rows.partition_point(|row| row.position < first));
+        let (owned, rest) = rest.split_at(rest.partition_point(|row| row.position <= last));
+        self.advance(others, &elsewhere, at);
+        self.advance(owned, &own.origin, at);
+        self.advance(rest, &elsewhere, at);
+    }
+
+    /// Passes on that the log is known further, without an event.
+    fn passed_over(&self, at: &Cursor) {
+        self.passed(&[], &Origin::elsewhere(), at);
+    }
+
+    fn passed(&self, events: &[Arc<Recorded>], origin: &Origin, at: &Cursor) {
+        self.publish.publish(events, origin, at);
         self.handle.set(|health| health.position = Some(at.position));
     }
 
@@ -251,7 +270,7 @@ impl Tail {
         let head = self.check_epoch(at).await?;
         if at.position < next && next <= head.floor + 1 {
             at.position = next - 1;
-            self.passed(&[], at);
+            self.passed_over(at);
         }
         let mut alarm = false;
         self.handle.set(|health| {
@@ -276,24 +295,31 @@ impl Tail {
             return Ok(head);
         }
         let ends = self.outbox.earlier_epochs().await?;
-        let Some(end) = ends.iter().position(|end| end.epoch == at.epoch) else {
+        let Some(first) = ends.iter().position(|end| end.epoch == at.epoch) else {
             warn!(outbox.epoch = %head.epoch, "the log belongs to another history now");
             *at = head.cursor();
             self.publish.restart(at);
             return Ok(head);
         };
-        let last = ends[end].last_position;
-        if at.position > last {
-            warn!(outbox.epoch = %head.epoch, outbox.position = last, "the log lost its end");
-            *at = head.cursor();
-            self.publish.restart(at);
-        } else if at.position == last {
-            at.epoch = ends
-                .get(end + 1)
-                .map_or_else(|| head.epoch.clone(), |next| next.epoch.clone());
-            at.position = last + EPOCH_JUMP;
+        // Several may have begun with nothing between them.
+        for (end, ended) in ends.iter().enumerate().skip(first) {
+            let last = ended.last_position;
+            if at.position > last {
+                warn!(outbox.epoch = %head.epoch, outbox.position = last, "the log lost its end");
+                *at = head.cursor();
+                self.publish.restart(at);
+                break;
+            }
+            if at.position < last {
+                break;
+            }
+            let next = ends.get(end + 1).map_or(&head.epoch, |next| &next.epoch);
+            *at = Cursor {
+                epoch: next.clone(),
+                position: last + EPOCH_JUMP,
+            };
             info!(outbox.epoch = %at.epoch, outbox.position = at.position, "a new epoch begins");
-            self.passed(&[], at);
+            self.passed_over(at);
         }
         Ok(head)
     }

@@ -3,7 +3,10 @@
 //! Every page is bounded by the head, read before it as a statement of its own, so that its cursor passes nothing
 //! that the page did not show. What a page costs follows its length: a range of `_id` or `sent_at` is turned into a
 //! range of `seq`, by the log's index over the conversation's events, and a page is a range of the unique index
-//! `(conversation_id, seq)`.
+//! `(conversation_id, seq)`. At or below the log's floor, where `sent_at` is as another program wrote it and may go
+//! back, a range of `sent_at` is looked for row by row among the conversation's messages.
+
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,7 +15,7 @@ use chat_domain::{
     content::{Content, ContentType},
     facts::Participant,
     ids::{ConversationId, UserId},
-    ports::{PageLimit, StoreError, Timeline},
+    ports::{Head, PageLimit, StoreError, Timeline},
     views::{ConversationPage, ConversationView, Message, MessagePage, MessageRange, Order, ParticipantView},
 };
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QueryResult, Value};
@@ -32,6 +35,14 @@ pub struct SqlTimeline {
 
 /// A page of history holds at most so many bytes of content, or one message.
 const PAGE_BYTES: usize = 4 << 20;
+
+/// Messages of a conversation.
+struct SeqRange {
+    above: i64,
+    up_to: i64,
+    /// Whether the times of these rows have to be looked at.
+    by_time: bool,
+}
 
 impl SqlTimeline {
     pub fn new(database: Database) -> Self {
@@ -75,29 +86,75 @@ impl SqlTimeline {
             .transpose()
     }
 
-    /// Turns a range of `_id` and `sent_at` into one of `seq`: above the first, up to the second.
-    async fn seq_range(
+    /// Turns a range of `_id` and `sent_at` into ranges of `seq`. There are two where it goes over the log's floor.
+    async fn seq_ranges(
         &self,
         number: i64,
         participant: &Participant,
         range: &MessageRange,
-        head: Position,
-    ) -> Result<Option<(i64, i64)>, DbErr> {
-        let flavor = self.database.flavor;
+        head: &Head,
+    ) -> Result<Vec<SeqRange>, DbErr> {
         let mut lower = range
             .after
             .unwrap_or(0)
             .max(participant.from_position.saturating_sub(1));
-        let mut upper = participant.to_position.unwrap_or(head).min(head);
+        let mut upper = participant
+            .to_position
+            .unwrap_or(head.position)
+            .min(head.position);
         if let Some(before) = range.before {
             upper = upper.min(before.saturating_sub(1));
         }
-        let time = flavor.force_index(Index::MessagesTime);
-        let first_sent = |comparison: &str, second: i64| {
+        let mut ranges = Vec::new();
+        if range.since.is_some() || range.until.is_some() {
+            if lower < head.floor {
+                let adopted = self.seqs_of(number, (lower, upper.min(head.floor))).await?;
+                ranges.extend(adopted.map(|seqs| SeqRange {
+                    by_time: true,
+                    ..seqs
+                }));
+                lower = head.floor;
+            }
+            match self.times_to_ids(range, head.floor, (lower, upper)).await? {
+                Some(narrowed) => (lower, upper) = narrowed,
+                None => return Ok(ranges),
+            }
+        }
+        ranges.extend(self.seqs_of(number, (lower, upper)).await?);
+        Ok(ranges)
+    }
+
+    /// Narrows a range of `_id` to one of `sent_at`, above the floor.
+    async fn times_to_ids(
+        &self,
+        range: &MessageRange,
+        floor: Position,
+        (mut lower, mut upper): (Position, Position),
+    ) -> Result<Option<(Position, Position)>, DbErr> {
+        let mut first_time = 0;
+        if floor > 0 {
+            // Spares the index the times of what lies below, most of which are earlier.
             let select = format!(
-                "SELECT _id FROM messages {time} WHERE sent_at {comparison} ? ORDER BY sent_at, _id LIMIT 1"
+                "SELECT CAST(sent_at AS {}) AS sent_at FROM messages WHERE _id > ? ORDER BY _id LIMIT 1",
+                self.database.flavor.integer()
             );
-            self.one(select, [second.into()])
+            match self.one(select, [floor.into()]).await? {
+                Some(row) => first_time = row.try_get::<i64>("", "sent_at")?,
+                None => return Ok(None),
+            }
+        }
+        let time = self.database.flavor.force_index(Index::MessagesTime);
+        let first_sent = |comparison: &str, second: i64| {
+            let (comparison, second) = if second < first_time {
+                (">=", first_time)
+            } else {
+                (comparison, second)
+            };
+            let select = format!(
+                "SELECT _id FROM messages {time} WHERE sent_at {comparison} ? AND _id > ? \
+                 ORDER BY sent_at, _id LIMIT 1"
+            );
+            self.one(select, [second.into(), floor.into()])
         };
         // `sent_at` never decreases along `_id`, so a bound of the one is a bound of the other.
         if let Some(since) = range.since {
@@ -111,12 +168,21 @@ impl SqlTimeline {
         {
             upper = upper.min(row.try_get::<Position>("", "_id")? - 1);
         }
+        Ok(Some((lower, upper)))
+    }
+
+    /// The range of `seq` of a conversation in a range of positions.
+    async fn seqs_of(
+        &self,
+        number: i64,
+        (lower, upper): (Position, Position),
+    ) -> Result<Option<SeqRange>, DbErr> {
         if upper <= lower {
             return Ok(None);
         }
         let seq_at = format!(
             "SELECT seq FROM outbox {} WHERE conversation_id = ? AND position <= ? ORDER BY position DESC LIMIT 1",
-            flavor.force_index(Index::OutboxConversation)
+            self.database.flavor.force_index(Index::OutboxConversation)
         );
         let select = format!("SELECT ({seq_at}) AS above, ({seq_at}) AS up_to");
         let values = [number.into(), lower.into(), number.into(), upper.into()];
@@ -125,7 +191,11 @@ impl SqlTimeline {
         };
         let above: Option<i64> = row.try_get("", "above")?;
         let up_to: Option<i64> = row.try_get("", "up_to")?;
-        Ok(up_to.map(|up_to| (above.unwrap_or(0), up_to)))
+        Ok(up_to.map(|up_to| SeqRange {
+            above: above.unwrap_or(0),
+            up_to,
+            by_time: false,
+        }))
     }
 
     /// The messages of rows, as many as fit, and whether that is all of them.
@@ -166,31 +236,42 @@ impl SqlTimeline {
         user: &UserId,
         conversation: &ConversationId,
         range: &MessageRange,
-        head: Position,
+        head: &Head,
     ) -> Result<(Vec<Message>, bool), DbErr> {
         let nothing = (Vec::new(), false);
         let of_name = ("name", conversation.as_str().into());
         let Some((number, participant)) = self.conversation_of(user, of_name).await? else {
             return Ok(nothing);
         };
-        let seqs = self.seq_range(number, &participant, range, head).await?;
-        let Some((above, up_to)) = seqs else {
+        let seqs = self.seq_ranges(number, &participant, range, head).await?;
+        if seqs.is_empty() {
             return Ok(nothing);
-        };
+        }
+        let mut values: Vec<Value> = vec![number.into()];
+        let mut ranges = Vec::new();
+        for seqs in &seqs {
+            let mut within = vec!["m.seq > ?", "m.seq <= ?"];
+            values.extend([seqs.above.into(), seqs.up_to.into()]);
+            if seqs.by_time {
+                within.extend(range.since.map(|_| "m.sent_at >= ?"));
+                within.extend(range.until.map(|_| "m.sent_at <= ?"));
+                values.extend(range.since.into_iter().chain(range.until).map(Value::from));
+            }
+            ranges.push(format!("({})", within.join(" AND ")));
+        }
         let direction = match range.order {
             Order::Ascending => "ASC",
             Order::Descending => "DESC",
         };
         let select = format!(
-            "SELECT {} FROM messages m {} WHERE m.conversation_id = ? AND m.seq > ? AND m.seq <= ? \
+            "SELECT {} FROM messages m {} WHERE m.conversation_id = ? AND ({}) \
              ORDER BY m.seq {direction} LIMIT {}",
             message_columns(),
             self.database.flavor.force_index(Index::MessagesSeq),
+            ranges.join(" OR "),
             range.limit + 1,
         );
-        let rows = self
-            .all(select, [number.into(), above.into(), up_to.into()])
-            .await?;
+        let rows = self.all(select, values).await?;
         let limit = PageLimit {
             events: range.limit,
             bytes: PAGE_BYTES,
@@ -241,7 +322,9 @@ impl SqlTimeline {
         let numbers = column("id")?;
         let last_ids = column("last_message_id")?;
         let mut members = self.members(&numbers).await?;
-        let mut last_messages = self.last_messages(&last_ids).await?;
+        let (mut last_messages, oldest) = self.last_messages(&last_ids).await?;
+        let fitting = last_ids.iter().take_while(|id| **id >= oldest).count();
+        let (more, rows) = (more || fitting < rows.len(), &rows[..fitting]);
         let mut conversations = Vec::with_capacity(rows.len());
         for (row, (number, last_id)) in rows.iter().zip(numbers.into_iter().zip(&last_ids)) {
             let seq: i64 = row.try_get("", "seq")?;
@@ -255,21 +338,18 @@ impl SqlTimeline {
                 participants: members.remove(&number).unwrap_or_default(),
             });
         }
-        let next_before = last_ids.last().copied().filter(|_| more);
+        let next_before = last_ids[..fitting].last().copied().filter(|_| more);
         Ok((conversations, next_before))
     }
 
     /// The participants of conversations, sorted by user id.
-    async fn members(
-        &self,
-        numbers: &[i64],
-    ) -> Result<std::collections::HashMap<i64, Vec<ParticipantView>>, DbErr> {
+    async fn members(&self, numbers: &[i64]) -> Result<HashMap<i64, Vec<ParticipantView>>, DbErr> {
         let select = format!(
             "SELECT conversation_id, user_id, received_seq, read_seq FROM participants \
              WHERE conversation_id IN ({}) ORDER BY user_id",
             sql::list(numbers)
         );
-        let mut members = std::collections::HashMap::<i64, Vec<ParticipantView>>::new();
+        let mut members = HashMap::<i64, Vec<ParticipantView>>::new();
         for row in self.all(select, []).await? {
             members
                 .entry(row.try_get("", "conversation_id")?)
@@ -283,13 +363,10 @@ impl SqlTimeline {
         Ok(members)
     }
 
-    /// Messages by id. Those that do not fit into a page's bytes are left out.
-    async fn last_messages(
-        &self,
-        ids: &[Position],
-    ) -> Result<std::collections::HashMap<Position, Message>, DbErr> {
+    /// Messages by id, from the newest on as many as fit into a page, and the id of the oldest that does.
+    async fn last_messages(&self, ids: &[Position]) -> Result<(HashMap<Position, Message>, Position), DbErr> {
         let select = format!(
-            "SELECT {} FROM messages m WHERE m._id IN ({})",
+            "SELECT {} FROM messages m WHERE m._id IN ({}) ORDER BY m._id DESC",
             message_columns(),
             sql::list(ids)
         );
@@ -299,10 +376,12 @@ impl SqlTimeline {
             bytes: PAGE_BYTES,
         };
         let messages = self.messages_of(&rows, limit).await?;
-        Ok(messages
-            .into_iter()
-            .map(|message| (message.id, message))
-            .collect())
+        let oldest = match messages.last() {
+            Some(oldest) if messages.len() < rows.len() => oldest.id,
+            _ => 0,
+        };
+        let messages = messages.into_iter().map(|message| (message.id, message));
+        Ok((messages.collect(), oldest))
     }
 }
 
@@ -351,9 +430,7 @@ impl Timeline for SqlTimeline {
         range: MessageRange,
     ) -> Result<MessagePage, StoreError> {
         let head = read_head(&self.database).await?;
-        let page = self
-            .read_messages(user, conversation, &range, head.position)
-            .await;
+        let page = self.read_messages(user, conversation, &range, &head).await;
         let (messages, more) = page.map_err(unavailable)?;
         Ok(MessagePage {
             messages,

@@ -40,10 +40,13 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
 };
-use tracing::{error, info, warn};
+use tracing::{Instrument, Span, debug_span, error, info, warn};
 
 use crate::{
-    database::{Flavor, Location},
+    database::{Database, Flavor, Location},
+    metrics::{RetryReason, WriterMetrics},
+    planted::{self, Defect},
+    primary::Primary,
     session::{Session, SessionError, presence},
 };
 
@@ -77,13 +80,48 @@ impl Default for WriterOptions {
 
 /// The events of one committed batch, on their way to the tail. When that queue is full they are dropped: the tail
 /// reads them from the database.
-pub type Committed = Vec<Arc<Recorded>>;
+#[derive(Debug)]
+pub struct Committed {
+    pub events: Vec<Arc<Recorded>>,
+    /// When the COMMIT was answered.
+    pub origin: Origin,
+}
+
+/// When events became known to this node, and how. It goes with them to their readers, for the metrics and the traces
+/// only: a moment of a clock that is this process's own, as that of the database is another one.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    pub written: Written,
+    pub since: std::time::Instant,
+    /// Ends when the last reader that listens has them.
+    pub span: Span,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// By this node: the moment is that of the COMMIT.
+    Here,
+    /// By another: the moment is that at which the tail had read them.
+    Elsewhere,
+}
+
+impl Origin {
+    /// Of what the tail has read just now.
+    pub fn elsewhere() -> Self {
+        Self {
+            written: Written::Elsewhere,
+            since: std::time::Instant::now(),
+            span: Span::none(),
+        }
+    }
+}
 
 /// The door to the writer. Clones share one queue.
 #[derive(Clone)]
 pub struct GroupCommit {
     queue: mpsc::Sender<Waiting>,
     bytes: Arc<Semaphore>,
+    queue_bytes: usize,
     status: Arc<Status>,
     command_timeout: Duration,
 }
@@ -91,12 +129,18 @@ pub struct GroupCommit {
 /// What the writer is doing, for whoever asks.
 #[derive(Debug, Default)]
 pub struct Status {
+    begun: AtomicBool,
     away: AtomicBool,
     batches: AtomicU64,
     commands: AtomicU64,
 }
 
 impl Status {
+    /// Whether the writer has connected, and looked whose log it is.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     pub fn is_available(&self) -> bool {
         !self.away.load(Ordering::Relaxed)
     }
@@ -110,12 +154,21 @@ impl Status {
     }
 }
 
+/// What waits for the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    pub commands: usize,
+    pub bytes: usize,
+}
+
 struct Waiting {
     command: Command,
     answer: oneshot::Sender<Result<Outcome, ExecuteError>>,
     deadline: Instant,
     /// A COMMIT with this command in it may have been received by the database.
     in_doubt: bool,
+    /// That of whoever asked.
+    span: Span,
     _bytes: OwnedSemaphorePermit,
 }
 
@@ -125,8 +178,9 @@ impl Waiting {
         let _ = self.answer.send(answer);
     }
 
-    fn give_up(self) {
+    fn give_up(self, metrics: &WriterMetrics) {
         let answer = if self.in_doubt {
+            metrics.outcome_unknown();
             ExecuteError::OutcomeUnknown
         } else {
             ExecuteError::Unavailable
@@ -155,8 +209,7 @@ impl WriterTask {
 impl GroupCommit {
     /// Starts the writer on a connection of its own.
     pub fn start(
-        location: Location,
-        flavor: Flavor,
+        database: &Database,
         options: WriterOptions,
         committed: mpsc::Sender<Committed>,
     ) -> (Self, WriterTask) {
@@ -166,18 +219,21 @@ impl GroupCommit {
         let door = Self {
             queue,
             bytes: Arc::new(Semaphore::new(options.queue_bytes)),
+            queue_bytes: options.queue_bytes,
             status: status.clone(),
             command_timeout: options.command_timeout,
         };
         let writer = Writer {
-            location,
-            flavor,
+            location: database.location.clone(),
+            flavor: database.flavor,
+            primary: database.primary.clone(),
             options,
             waiting,
             committed,
             status: status.clone(),
             session: None,
             failures: 0,
+            metrics: WriterMetrics::new(),
             stop: stop.clone(),
         };
         (
@@ -197,6 +253,13 @@ impl GroupCommit {
 
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    pub fn queued(&self) -> Queued {
+        Queued {
+            commands: self.queue.max_capacity() - self.queue.capacity(),
+            bytes: self.queue_bytes.saturating_sub(self.bytes.available_permits()),
+        }
     }
 }
 
@@ -219,6 +282,7 @@ impl EventLog for GroupCommit {
             answer,
             deadline,
             in_doubt: false,
+            span: Span::current(),
             _bytes: bytes,
         };
         self.queue.try_send(waiting).map_err(|e| match e {
@@ -233,6 +297,7 @@ impl EventLog for GroupCommit {
 struct Writer {
     location: Location,
     flavor: Flavor,
+    primary: Arc<Primary>,
     options: WriterOptions,
     waiting: mpsc::Receiver<Waiting>,
     committed: mpsc::Sender<Committed>,
@@ -240,6 +305,7 @@ struct Writer {
     session: Option<Session>,
     /// How often in a row the database failed.
     failures: u32,
+    metrics: WriterMetrics,
     stop: tokio_util::sync::CancellationToken,
 }
 
@@ -270,6 +336,10 @@ impl Writer {
                     self.waiting.recv().await
                 }
                 first = self.waiting.recv() => first,
+                () = self.primary.suspected() => {
+                    self.confirm().await;
+                    continue;
+                }
                 () = tokio::time::sleep(PING_INTERVAL) => {
                     self.ping().await;
                     continue;
@@ -332,7 +402,7 @@ impl Writer {
         loop {
             let now = Instant::now();
             for late in part.extract_if(.., |waiting| waiting.deadline <= now) {
-                late.give_up();
+                late.give_up(&self.metrics);
             }
             if part.is_empty() {
                 return Settled::Answered;
@@ -341,18 +411,23 @@ impl Writer {
                 self.reconnect().await;
                 continue;
             };
-            let attempt = transaction::attempt(&mut session, part);
+            let span = batch_span(part);
+            let begun = std::time::Instant::now();
+            let attempt = transaction::attempt(&mut session, &self.primary, part).instrument(span.clone());
             match timeout(self.options.transaction_timeout, attempt).await {
                 Ok(Ok(batch)) => {
                     self.session = Some(session);
-                    self.finish(std::mem::take(part), batch);
+                    self.metrics.committed(part.len(), begun.elapsed());
+                    self.finish(std::mem::take(part), batch, &span);
                     return Settled::Answered;
                 }
                 Ok(Err(SessionError::Retry(error))) => {
+                    self.metrics.retried(RetryReason::Conflict);
                     info!(error = %error, "a batch is decided again");
                     self.roll_back(session).await;
                 }
                 Ok(Err(refused @ SessionError::Refused(_))) => {
+                    self.metrics.retried(RetryReason::Refused);
                     self.roll_back(session).await;
                     // Once more from fresh facts: a duplicate may be the trace of an attempt with an unknown outcome.
                     if refused_before {
@@ -360,11 +435,22 @@ impl Writer {
                     }
                     refused_before = true;
                 }
+                Ok(Err(SessionError::Moved)) => {
+                    self.metrics.retried(RetryReason::Moved);
+                    self.roll_back(session).await;
+                    self.confirm().await;
+                }
                 Ok(Err(SessionError::Away(error))) => {
+                    self.metrics.retried(RetryReason::Connection);
                     self.failures += 1;
                     warn!(error = %error, "the writer lost its connection; the batch runs again on a new one");
+                    if planted::strikes(Defect::DoubleOnRetry) {
+                        let in_doubt = part.iter_mut().filter(|waiting| waiting.in_doubt);
+                        in_doubt.for_each(|waiting| waiting.command.key = GroupCommit::new_key());
+                    }
                 }
                 Err(_) => {
+                    self.metrics.retried(RetryReason::Timeout);
                     self.failures += 1;
                     warn!("a transaction took too long; its connection is given up");
                 }
@@ -372,14 +458,22 @@ impl Writer {
         }
     }
 
-    fn finish(&mut self, part: Vec<Waiting>, batch: chat_domain::batch::Batch) {
+    fn finish(&mut self, part: Vec<Waiting>, batch: chat_domain::batch::Batch, span: &Span) {
         self.failures = 0;
         self.status.batches.fetch_add(1, Ordering::Relaxed);
         self.status
             .commands
             .fetch_add(part.len() as u64, Ordering::Relaxed);
         if !batch.recorded.is_empty() {
-            let _ = self.committed.try_send(batch.recorded);
+            let origin = Origin {
+                written: Written::Here,
+                since: std::time::Instant::now(),
+                span: debug_span!(parent: span, "delivery", events = batch.recorded.len()),
+            };
+            let _ = self.committed.try_send(Committed {
+                events: batch.recorded,
+                origin,
+            });
         }
         for (waiting, outcome) in part.into_iter().zip(batch.outcomes) {
             waiting.answer(outcome.map_err(ExecuteError::Rejected));
@@ -394,11 +488,28 @@ impl Writer {
         }
     }
 
+    /// Finds out what became of the log that is not as it was seen.
+    async fn confirm(&mut self) {
+        let Some(mut session) = self.session.take() else {
+            return;
+        };
+        match timeout(
+            self.options.transaction_timeout,
+            self.primary.confirm(&mut session),
+        )
+        .await
+        {
+            Ok(Ok(())) => self.session = Some(session),
+            Ok(Err(SessionError::Retry(_))) => self.roll_back(session).await,
+            _ => self.failures += 1,
+        }
+    }
+
     async fn ping(&mut self) {
         let Some(mut session) = self.session.take() else {
             return;
         };
-        match timeout(self.options.transaction_timeout, session.ping()).await {
+        match timeout(self.options.transaction_timeout, self.primary.ping(&mut session)).await {
             Ok(Ok(())) => {
                 self.failures = 0;
                 self.session = Some(session);
@@ -416,15 +527,19 @@ impl Writer {
         let connected = async {
             let mut session = Session::connect(&self.location, self.flavor).await?;
             presence::take(&mut session).await?;
+            self.primary.confirm(&mut session).await?;
             Ok::<_, SessionError>(session)
         };
         match connected.await {
             Ok(session) => {
+                self.status.begun.store(true, Ordering::Relaxed);
                 if self.status.away.swap(false, Ordering::Relaxed) {
                     info!("the database is back");
                 }
                 self.session = Some(session);
             }
+            // The database is there, and another transaction has the lock; it may be a COMMIT of our own.
+            Err(SessionError::Retry(error)) => info!(error = %error, "the head of the log is awaited"),
             Err(error) => {
                 self.failures += 1;
                 if !self.status.away.swap(true, Ordering::Relaxed) {
@@ -446,12 +561,23 @@ impl Writer {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return,
                 waiting = self.waiting.recv() => match waiting {
-                    Some(waiting) => waiting.give_up(),
+                    Some(waiting) => waiting.give_up(&self.metrics),
                     None => return tokio::time::sleep_until(until).await,
                 },
             }
         }
     }
+}
+
+/// The transaction of a batch, for traces: it follows from each command in it.
+fn batch_span(part: &[Waiting]) -> Span {
+    let span = debug_span!(parent: None, "batch", commands = part.len());
+    if !span.is_disabled() {
+        for waiting in part {
+            span.follows_from(&waiting.span);
+        }
+    }
+    span
 }
 
 /// An error with its causes, on one line.

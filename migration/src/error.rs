@@ -12,10 +12,75 @@ pub enum Error {
     NewerSchema(String),
 
     #[error(
-        "the table `messages` has no column `conversation_id`: it is an existing table of an earlier chat, which this \
-         version cannot adopt yet; nothing was changed, name an empty database"
+        "the table `messages` has no column `conversation_id`: it is an existing table of an earlier chat; nothing was \
+         changed, on MySQL and MariaDB `chat-system migrate check` says what adopting it means and \
+         `chat-system migrate up` adopts it, else name an empty database"
     )]
     SeedTable,
+
+    #[error("the table `messages` cannot be adopted as it is; nothing was changed: {0}")]
+    NotAdoptable(String),
+
+    #[error(
+        "somebody else is connected to this database, and may write to the table that is to be adopted; nothing was \
+         changed, stop the old clients first: {0}"
+    )]
+    OthersConnected(String),
+
+    #[error(
+        "rows came into the table `messages` while it was looked at; nothing was changed, stop the old clients first"
+    )]
+    RowsCame,
+
+    #[error(
+        "a transaction of somebody else uses the table `messages`; nothing was changed, stop the old clients first"
+    )]
+    TableInUse,
+
+    #[error(
+        "the table `{table}` is in the way of an adoption; nothing was changed, drop it or name a database of its own"
+    )]
+    InTheWay { table: &'static str },
+
+    #[error(
+        "there are {found} rows where {expected} were counted: somebody has changed a table while rows went over; \
+         `migrate down` takes the adoption back"
+    )]
+    SeedChanged { found: i64, expected: i64 },
+
+    #[error(
+        "a table of the seed's is adopted half-way ({0}): run `chat-system migrate up`, which goes on, or \
+         `chat-system migrate down`, which gives it back"
+    )]
+    AdoptionUnfinished(String),
+
+    #[error("a `migrate down` was interrupted: run it again")]
+    DownInterrupted,
+
+    #[error(
+        "the log holds {events} events since the table was adopted, whose keys, content types and read marks the seed's \
+         table has no columns for; nothing was changed, --discard-log gives the table back without them, with all \
+         messages"
+    )]
+    LosesLog { events: i64 },
+
+    #[error(
+        "the message {id} does not fit into the seed's table, whose _id is INT UNSIGNED; nothing was changed, \
+         --discard-messages destroys the log and its messages for good"
+    )]
+    IdTooLarge { id: i64 },
+
+    #[error(
+        "the table `messages` does not have all messages of the log, as after an interrupted `rebuild`; nothing was \
+         changed, run `chat-system rebuild` first"
+    )]
+    MessagesIncomplete,
+
+    #[error(
+        "the log holds receipts that are not in the table `messages` yet; nothing was changed, stop every node and try \
+         again"
+    )]
+    ReceivedBehind,
 
     #[error(
         "the table `{table}` has no column `{column}`: it belongs to another program; nothing was changed, name a \

@@ -8,7 +8,7 @@ use crate::DownOptions;
 use crate::error::{During, Error, Result};
 
 /// Our tables, each with a column by which it is told from another program's table of the same name.
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 8] = [
     ("log_head", "last_time"),
     ("epochs", "last_position"),
     ("outbox", "command_hash"),
@@ -16,10 +16,11 @@ const TABLES: [(&str, &str); 7] = [
     ("conversations", "last_message_id"),
     ("participants", "from_position"),
     ("checkpoints", "position"),
+    ("adoption", "definition"),
 ];
 
 /// The migrations say `IF NOT EXISTS` and `IF EXISTS`; this keeps them from taking over, or dropping, what is not
-/// theirs. Adopting the table `messages` of an earlier chat with its rows will begin here, before the refusal.
+/// theirs. A table `messages` of an earlier chat is adopted before they run, or refused here.
 pub(crate) async fn refuse_tables_of_others(manager: &SchemaManager<'_>) -> Result<()> {
     for (table, column) in TABLES {
         if is_strange(manager, table, column)
@@ -32,6 +33,31 @@ pub(crate) async fn refuse_tables_of_others(manager: &SchemaManager<'_>) -> Resu
                 Error::ForeignTable { table, column }
             });
         }
+    }
+    Ok(())
+}
+
+/// An adoption makes all of its tables; nothing may be under their names, or under those of the tables given.
+pub(crate) async fn refuse_tables_beside(manager: &SchemaManager<'_>, others: &[&'static str]) -> Result<()> {
+    let ours = TABLES.map(|(table, _)| table);
+    // Those two are there before the table is closed.
+    let made = ours
+        .into_iter()
+        .filter(|table| !["messages", "adoption"].contains(table));
+    for table in made.chain(others.iter().copied()) {
+        if manager
+            .has_table(table)
+            .await
+            .during("look for existing tables")?
+        {
+            return Err(Error::InTheWay { table });
+        }
+    }
+    if is_strange(manager, "adoption", "definition")
+        .await
+        .during("look for existing tables")?
+    {
+        return Err(Error::InTheWay { table: "adoption" });
     }
     Ok(())
 }

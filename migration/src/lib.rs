@@ -11,6 +11,11 @@
 //! - **Nothing of others, nothing unseen.** A table that is not ours is never taken over and never dropped, a schema
 //!   newer than the program is left alone, and a log that holds messages is only dropped when told so in words
 //!   (module `guard`).
+//! - **Old and new together.** A migration whose name says `expand` only adds what a program that does not know it
+//!   need not know: its tables, columns that may be null or have a default, its indexes. The name is what the database
+//!   keeps, so a program that is older than the schema can tell whether it may still serve. All others it refuses.
+//! - **A table of the seed's is adopted**, and given back, where somebody asks for it (module `adoption`); a server
+//!   that starts never does that by itself.
 //!
 //! Everything takes the caller's [`DatabaseConnection`], pool or not. Handing over a connection that is used for
 //! nothing else was refused: whoever forgets it would lose the lock without noticing. On MySQL and MariaDB the work
@@ -21,17 +26,24 @@ mod dialect;
 mod m20261123_000001_create_log;
 mod m20261123_000002_create_projections;
 
+mod adoption;
+
 mod error;
 mod guard;
 mod turn;
 
 use std::time::Duration;
 
-use sea_orm_migration::sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, QueryOrder};
+use sea_orm_migration::sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, EntityTrait, QueryOrder,
+    Statement,
+};
 use sea_orm_migration::{
     IntoSchemaManagerConnection, MigrationTrait, MigratorTrait, SchemaManager, seaql_migrations,
 };
 
+use adoption::Stage;
+pub use adoption::{CheckOptions, Finding, Report, Verdict};
 pub use error::Error;
 use error::{During, Result};
 use turn::Turn;
@@ -49,6 +61,8 @@ pub struct Status {
     pub pending: Vec<String>,
     /// Applied by a newer version of the program; this one does not know them.
     pub unknown: Vec<String>,
+    /// What has to be gone on with before anything else: an adoption, or a `down`, that was interrupted.
+    pub unfinished: Option<String>,
 }
 
 /// What [`down`] may do.
@@ -56,6 +70,15 @@ pub struct Status {
 pub struct DownOptions {
     /// Drop the log even when it holds events, which destroys them: `migrate down --discard-messages`.
     pub discard_messages: bool,
+    /// Give an adopted table back with all messages, but without what its columns have no place for:
+    /// `migrate down --discard-log`.
+    pub discard_log: bool,
+}
+
+/// Whether a migration leaves everything in place that programs before it use. Its name says so, after its number:
+/// `m20261201_000004_expand_reactions`.
+pub fn only_expands(name: &str) -> bool {
+    name.split('_').nth(2) == Some("expand")
 }
 
 /// Says what is applied. Writes nothing and needs no right but to read.
@@ -63,31 +86,69 @@ pub async fn status(db: &DatabaseConnection) -> Result<Status> {
     read_status(db).await
 }
 
-/// Refuses a schema that a newer version of the program has migrated. What is pending is not its subject: whoever
-/// serves without migrating first looks at [`Status::pending`].
+/// Refuses a schema that this program cannot work on: one that a newer version has migrated by more than expanding it,
+/// and one that is between two states. What is pending is not its subject: whoever serves without migrating first
+/// looks at [`Status::pending`].
 pub async fn check_version(db: &DatabaseConnection) -> Result<()> {
-    status(db).await?.refuse_newer()
+    status(db).await?.refuse_newer()?;
+    refuse_unfinished(adoption::stage(db).await?)
+}
+
+/// Refuses, beyond that, a schema that a newer version has expanded: for whoever makes tables anew, and would leave out
+/// what it does not know.
+pub async fn check_same_version(db: &DatabaseConnection) -> Result<()> {
+    check_version(db).await?;
+    status(db).await?.refuse_unknown()
 }
 
 /// Applies what is pending and gives its names. Safe to run at once from many replicas, and again after it was
-/// interrupted. With nothing pending it only reads.
+/// interrupted. With nothing pending it only reads. A table of the seed's is refused.
 pub async fn up(db: &DatabaseConnection) -> Result<Vec<String>> {
-    let status = status(db).await?;
-    status.refuse_newer()?;
-    if status.pending.is_empty() {
-        return Ok(status.pending);
+    go_up(db, Adopt::No).await
+}
+
+/// As [`up`], and adopts a table of the seed's where there is one; goes on with an adoption that was interrupted.
+pub async fn up_adopting(db: &DatabaseConnection) -> Result<Vec<String>> {
+    go_up(db, Adopt::Yes).await
+}
+
+/// Says what adopting the table of the seed's would mean; `None` where there is none. Writes nothing.
+pub async fn check_adoption(db: &DatabaseConnection, options: CheckOptions) -> Result<Option<Report>> {
+    if db.get_database_backend() != DbBackend::MySql {
+        return Ok(None);
     }
     let turn = Turn::take(db, TURN_WAIT).await?;
-    let outcome = apply(turn.connection()).await;
+    let outcome = adoption::check(turn.connection(), options).await;
     turn.end(outcome).await
 }
 
-/// Drops everything that [`up`] has made and gives the names of the migrations undone. Refuses while the log holds
-/// events, unless told to discard them. Interrupted, it can be run again; so can [`up`].
+/// Drops everything that [`up`] has made and gives the names of the migrations undone; an adopted table is given back.
+/// Refuses while the log holds events that would be lost, unless told to discard them. Interrupted, it can be run
+/// again.
 pub async fn down(db: &DatabaseConnection, options: DownOptions) -> Result<Vec<String>> {
-    check_version(db).await?;
+    status(db).await?.refuse_unknown()?;
     let turn = Turn::take(db, TURN_WAIT).await?;
     let outcome = undo(turn.connection(), options).await;
+    turn.end(outcome).await
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Adopt {
+    Yes,
+    No,
+}
+
+async fn go_up(db: &DatabaseConnection, adopt: Adopt) -> Result<Vec<String>> {
+    let status = status(db).await?;
+    status.refuse_newer()?;
+    let stage = adoption::stage(db).await?;
+    let is_settled = matches!(stage, Stage::None | Stage::Adopted { is_clear: true });
+    if status.pending.is_empty() && is_settled {
+        return Ok(status.pending);
+    }
+    let ours = adoption::own_connections(db).await?;
+    let turn = Turn::take(db, TURN_WAIT).await?;
+    let outcome = apply(turn.connection(), adopt, &ours).await;
     turn.end(outcome).await
 }
 
@@ -102,16 +163,49 @@ impl MigratorTrait for Migrator {
     }
 }
 
-async fn apply(db: &DatabaseTransaction) -> Result<Vec<String>> {
+async fn apply(db: &DatabaseTransaction, adopt: Adopt, ours: &[i64]) -> Result<Vec<String>> {
+    let before = read_status(db).await?;
+    before.refuse_newer()?;
+    let manager = SchemaManager::new(db);
+    match adoption::stage(db).await? {
+        Stage::None => {}
+        Stage::Adopted { .. } => adoption::clear_up(&manager).await?,
+        Stage::Waiting | Stage::Unfinished(_) if adopt == Adopt::Yes => adoption::adopt(db, ours).await?,
+        // Said by the guard, where migrations are pending.
+        Stage::Waiting => {}
+        stage @ (Stage::Unfinished(_) | Stage::GoingBack) => refuse_unfinished(stage)?,
+    }
     let status = read_status(db).await?;
-    status.refuse_newer()?;
     if !status.pending.is_empty() {
-        let manager = SchemaManager::new(db);
+        status.refuse_unknown()?;
         guard::refuse_tables_of_others(&manager).await?;
         guard::refuse_log_without_head(&manager).await?;
-        Migrator::up(db, None).await.during("apply the migrations")?;
+        apply_pending(db, &status.pending).await?;
     }
-    Ok(status.pending)
+    let after = read_status(db).await?.applied.into_iter();
+    Ok(after.filter(|name| !before.applied.contains(name)).collect())
+}
+
+/// Not SeaORM's `up`: that one stops at a name that it does not know, and an adopted table has left one.
+async fn apply_pending(db: &DatabaseTransaction, pending: &[String]) -> Result<()> {
+    let operation = "apply the migrations";
+    let manager = SchemaManager::new(db);
+    Migrator::install(db).await.during(operation)?;
+    for migration in Migrator::migrations() {
+        let name = migration.name();
+        if !pending.iter().any(|pending| pending == name) {
+            continue;
+        }
+        migration.up(&manager).await.during(operation)?;
+        let now = match db.get_database_backend() {
+            DbBackend::Sqlite => "unixepoch()",
+            _ => "UNIX_TIMESTAMP()",
+        };
+        let insert = format!("INSERT INTO {BOOKKEEPING} (version, applied_at) VALUES (?, {now})");
+        let insert = Statement::from_sql_and_values(db.get_database_backend(), insert, [name.into()]);
+        db.execute_raw(insert).await.during(operation)?;
+    }
+    Ok(())
 }
 
 /// Not SeaORM's `down`: that one deletes a migration's record after its tables, so that an interruption leaves a
@@ -119,7 +213,11 @@ async fn apply(db: &DatabaseTransaction) -> Result<Vec<String>> {
 /// every migration that this program knows follow, recorded or not.
 async fn undo(db: &DatabaseTransaction, options: DownOptions) -> Result<Vec<String>> {
     let status = read_status(db).await?;
-    status.refuse_newer()?;
+    status.refuse_unknown()?;
+    let undone = status.applied.into_iter().rev().collect();
+    if adoption::give_back(db, options).await? {
+        return Ok(undone);
+    }
     let manager = SchemaManager::new(db);
     guard::refuse_tables_of_others(&manager).await?;
     guard::stop_writers(&manager, options).await?;
@@ -142,10 +240,18 @@ async fn undo(db: &DatabaseTransaction, options: DownOptions) -> Result<Vec<Stri
             .await
             .during("drop the table of migrations")?;
     }
-    Ok(status.applied.into_iter().rev().collect())
+    Ok(undone)
 }
 
-async fn read_status<'c>(db: impl IntoSchemaManagerConnection<'c>) -> Result<Status> {
+fn refuse_unfinished(stage: Stage) -> Result<()> {
+    match stage {
+        Stage::Unfinished(progress) => Err(Error::AdoptionUnfinished(progress)),
+        Stage::GoingBack => Err(Error::DownInterrupted),
+        Stage::None | Stage::Waiting | Stage::Adopted { .. } => Ok(()),
+    }
+}
+
+async fn read_status<'c>(db: impl IntoSchemaManagerConnection<'c> + Copy) -> Result<Status> {
     let recorded = recorded(&SchemaManager::new(db))
         .await
         .during("read which migrations are applied")?;
@@ -153,15 +259,20 @@ async fn read_status<'c>(db: impl IntoSchemaManagerConnection<'c>) -> Result<Sta
         .iter()
         .map(|migration| migration.name().to_owned())
         .collect();
-    let (applied, pending) = known.iter().cloned().partition(|name| recorded.contains(name));
-    let unknown = recorded
+    let (mut applied, pending): (Vec<_>, _) = known.iter().cloned().partition(|name| recorded.contains(name));
+    // Recorded on an adopted database only, and pending on none.
+    let (adopted, unknown): (Vec<_>, _) = recorded
         .into_iter()
         .filter(|name| !known.contains(name))
-        .collect();
+        .partition(|name| name == adoption::ADOPTED);
+    applied.extend(adopted);
     Ok(Status {
         applied,
         pending,
         unknown,
+        unfinished: refuse_unfinished(adoption::stage(db).await?)
+            .err()
+            .map(|error| error.to_string()),
     })
 }
 
@@ -179,13 +290,29 @@ async fn recorded(manager: &SchemaManager<'_>) -> Result<Vec<String>, DbErr> {
 }
 
 impl Status {
-    fn refuse_newer(&self) -> Result<()> {
-        if self.unknown.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::NewerSchema(self.unknown.join(", ")))
-        }
+    /// Whether the messages of before were adopted with a table of the seed's.
+    pub fn is_adopted(&self) -> bool {
+        self.applied.iter().any(|name| name == adoption::ADOPTED)
     }
+
+    /// Refuses what a newer version has done beyond expanding the schema.
+    fn refuse_newer(&self) -> Result<()> {
+        let newer: Vec<_> = self.unknown.iter().filter(|name| !only_expands(name)).collect();
+        refuse(&newer)
+    }
+
+    /// Refuses whatever a newer version has done.
+    fn refuse_unknown(&self) -> Result<()> {
+        refuse(&self.unknown.iter().collect::<Vec<_>>())
+    }
+}
+
+fn refuse(newer: &[&String]) -> Result<()> {
+    if newer.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = newer.iter().map(|name| name.as_str()).collect();
+    Err(Error::NewerSchema(names.join(", ")))
 }
 
 #[cfg(test)]

@@ -16,52 +16,9 @@ pub(crate) struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let sql = Dialect::of(manager);
-
-        let mut log_head = sql.table("log_head");
-        log_head
-            .col(sql.tiny_key("id"))
-            .col(sql.text("epoch", 16))
-            .col(sql.number("position"))
-            .col(sql.number("last_time"))
-            .col(sql.number("floor"))
-            .col(sql.number("oldest"))
-            .col(sql.text("server_id", 64).null());
-        sql.create(manager, log_head, []).await?;
-
-        let mut epochs = sql.table("epochs");
-        epochs
-            .col(sql.text("epoch", 16).primary_key())
-            .col(sql.number("last_position"))
-            .col(sql.number("switched_at"));
-        sql.create(manager, epochs, []).await?;
-
-        let mut outbox = sql.table("outbox");
-        outbox
-            .col(sql.key("position"))
-            .col(sql.text("type", 48))
-            .col(sql.number("conversation_id"))
-            .col(sql.text("actor_id", 32))
-            .col(sql.text("via", 32).null())
-            .col(sql.text("command_key", 65))
-            .col(sql.bytes("command_hash", 32))
-            .col(sql.number("occurred_at"))
-            .col(sql.text("receiver_id", 32))
-            .col(sql.number("seq"))
-            .col(sql.number("up_to_id").null())
-            .col(sql.number("up_to_seq").null())
-            .col(sql.number("received_after"))
-            .col(sql.text("content_type", 127).null())
-            .col(sql.content("content"))
-            .col(sql.long_text("fields").null());
-        let indexes = [
-            unique("outbox_command", ["actor_id", "command_key"]),
-            index("outbox_conversation", ["conversation_id", "position"]),
-        ];
-        sql.create(manager, outbox, indexes).await?;
-
+        create_tables(manager).await?;
         // Last, so that whoever finds a head finds a log under it.
-        insert_head(manager).await
+        insert_head(manager, 0).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
@@ -69,8 +26,56 @@ impl MigrationTrait for Migration {
     }
 }
 
+pub(crate) async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let sql = Dialect::of(manager);
+
+    let mut log_head = sql.table("log_head");
+    log_head
+        .col(sql.tiny_key("id"))
+        .col(sql.text("epoch", 16))
+        .col(sql.number("position"))
+        .col(sql.number("last_time"))
+        .col(sql.number("floor"))
+        .col(sql.number("oldest"))
+        .col(sql.text("server_id", 64).null());
+    sql.create(manager, log_head, []).await?;
+
+    let mut epochs = sql.table("epochs");
+    epochs
+        .col(sql.text("epoch", 16).primary_key())
+        .col(sql.number("last_position"))
+        .col(sql.number("switched_at"));
+    sql.create(manager, epochs, []).await?;
+
+    let mut outbox = sql.table("outbox");
+    outbox
+        .col(sql.key("position"))
+        .col(sql.text("type", 48))
+        .col(sql.number("conversation_id"))
+        .col(sql.text("actor_id", 32))
+        .col(sql.text("via", 32).null())
+        .col(sql.text("command_key", 65))
+        .col(sql.bytes("command_hash", 32))
+        .col(sql.number("occurred_at"))
+        .col(sql.text("receiver_id", 32))
+        .col(sql.number("seq"))
+        .col(sql.number("up_to_id").null())
+        .col(sql.number("up_to_seq").null())
+        .col(sql.number("received_after"))
+        .col(sql.text("content_type", 127).null())
+        .col(sql.content("content"))
+        .col(sql.long_text("fields").null());
+    let indexes = [
+        unique("outbox_command", ["actor_id", "command_key"]),
+        index("outbox_conversation", ["conversation_id", "position"]),
+    ];
+    sql.create(manager, outbox, indexes).await
+}
+
+/// A log that begins after a position: what is at or below it was there before, with holes.
+///
 /// Asked and then inserted, which is safe because migrations take turns. `INSERT IGNORE` would hide other errors.
-async fn insert_head(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+pub(crate) async fn insert_head(manager: &SchemaManager<'_>, position: i64) -> Result<(), DbErr> {
     let db = manager.get_connection();
     let head = Query::select().column("id").from("log_head").take();
     if db.query_one(&head).await?.is_some() {
@@ -82,9 +87,9 @@ async fn insert_head(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .values([
             1.into(),
             new_epoch().into(),
+            position.into(),
             0.into(),
-            0.into(),
-            0.into(),
+            position.into(),
             1.into(),
         ])
         .map_err(|error| DbErr::Custom(error.to_string()))?

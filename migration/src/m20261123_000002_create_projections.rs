@@ -19,58 +19,8 @@ pub(crate) struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let sql = Dialect::of(manager);
-
-        let mut messages = sql.table("messages");
-        messages
-            .col(sql.key("_id"))
-            .col(sql.text("sender_id", 32))
-            .col(sql.text("reciver_id", 32))
-            .col(sql.seconds("sent_at"))
-            .col(sql.seconds("recived_at").null())
-            .col(sql.content("data"))
-            .col(sql.text("content_type", 127))
-            .col(sql.number("conversation_id"))
-            .col(sql.number("seq"));
-        let indexes = [
-            unique("messages_conversation_seq", ["conversation_id", "seq"]),
-            index("message_time_index", ["sent_at"]),
-        ];
-        sql.create(manager, messages, indexes).await?;
-
-        let mut conversations = sql.table("conversations");
-        conversations
-            .col(sql.key("id"))
-            .col(sql.text("name", 65))
-            .col(sql.number("seq"))
-            .col(sql.number("last_position"))
-            .col(sql.number("last_message_id"));
-        sql.create(manager, conversations, [unique("conversations_name", ["name"])])
-            .await?;
-
-        let mut participants = sql.clustered_table("participants");
-        participants
-            .col(sql.text("user_id", 32))
-            .col(sql.number("conversation_id"))
-            .col(sql.number("from_position"))
-            .col(sql.number("to_position").null())
-            .col(sql.number("received_seq"))
-            .col(sql.number("read_seq"))
-            .primary_key(Index::create().col("user_id").col("conversation_id"));
-        sql.create(
-            manager,
-            participants,
-            [index("participants_conversation", ["conversation_id"])],
-        )
-        .await?;
-
-        let mut checkpoints = sql.table("checkpoints");
-        checkpoints
-            .col(sql.text("name", 32).primary_key())
-            .col(sql.number("position"));
-        sql.create(manager, checkpoints, []).await?;
-
-        insert_checkpoint(manager, "received_at").await
+        create_tables(manager, "messages").await?;
+        insert_checkpoint(manager, "received_at", 0).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
@@ -82,8 +32,73 @@ impl MigrationTrait for Migration {
     }
 }
 
+/// The tables, with `messages` under a name that it may have while rows go over to it. Under that one, no client that
+/// is not strict gets a row in: what it leaves out would be 0.
+pub(crate) async fn create_tables(
+    manager: &SchemaManager<'_>,
+    messages_name: &'static str,
+) -> Result<(), DbErr> {
+    let sql = Dialect::of(manager);
+
+    let mut messages = sql.table(messages_name);
+    messages
+        .col(sql.key("_id"))
+        .col(sql.text("sender_id", 32))
+        .col(sql.text("reciver_id", 32))
+        .col(sql.seconds("sent_at"))
+        .col(sql.seconds("recived_at").null())
+        .col(sql.content("data"))
+        .col(sql.text("content_type", 127))
+        .col(sql.number("conversation_id"))
+        .col(sql.number("seq"));
+    if messages_name != "messages" {
+        messages.check(Check::named("messages_seq_counts", Expr::col("seq").gt(0)));
+    }
+    let indexes = [
+        unique("messages_conversation_seq", ["conversation_id", "seq"]),
+        index("message_time_index", ["sent_at"]),
+    ];
+    sql.create(manager, messages, indexes).await?;
+
+    let mut conversations = sql.table("conversations");
+    conversations
+        .col(sql.key("id"))
+        .col(sql.text("name", 65))
+        .col(sql.number("seq"))
+        .col(sql.number("last_position"))
+        .col(sql.number("last_message_id"));
+    sql.create(manager, conversations, [unique("conversations_name", ["name"])])
+        .await?;
+
+    let mut participants = sql.clustered_table("participants");
+    participants
+        .col(sql.text("user_id", 32))
+        .col(sql.number("conversation_id"))
+        .col(sql.number("from_position"))
+        .col(sql.number("to_position").null())
+        .col(sql.number("received_seq"))
+        .col(sql.number("read_seq"))
+        .primary_key(Index::create().col("user_id").col("conversation_id"));
+    sql.create(
+        manager,
+        participants,
+        [index("participants_conversation", ["conversation_id"])],
+    )
+    .await?;
+
+    let mut checkpoints = sql.table("checkpoints");
+    checkpoints
+        .col(sql.text("name", 32).primary_key())
+        .col(sql.number("position"));
+    sql.create(manager, checkpoints, []).await
+}
+
 /// Asked and then inserted, which is safe because migrations take turns.
-async fn insert_checkpoint(manager: &SchemaManager<'_>, name: &str) -> Result<(), DbErr> {
+pub(crate) async fn insert_checkpoint(
+    manager: &SchemaManager<'_>,
+    name: &str,
+    position: i64,
+) -> Result<(), DbErr> {
     let db = manager.get_connection();
     let checkpoint = Query::select()
         .column("position")
@@ -96,7 +111,7 @@ async fn insert_checkpoint(manager: &SchemaManager<'_>, name: &str) -> Result<()
     let checkpoint = Query::insert()
         .into_table("checkpoints")
         .columns(["name", "position"])
-        .values([name.into(), 0.into()])
+        .values([name.into(), position.into()])
         .map_err(|error| DbErr::Custom(error.to_string()))?
         .take();
     db.execute(&checkpoint).await.map(|_| ())

@@ -6,11 +6,14 @@ use sea_orm_migration::sea_orm::sqlx::sqlite::SqliteSynchronous;
 use sea_orm_migration::sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
 };
-use sea_orm_migration::{MigrationTrait, SchemaManager};
+use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager};
 use tempfile::TempDir;
 
 use crate::turn::Turn;
-use crate::{DownOptions, Error, check_version, down, m20261123_000001_create_log, status, up};
+use crate::{
+    DownOptions, Error, Migrator, check_same_version, check_version, down, m20261123_000001_create_log,
+    only_expands, status, up,
+};
 
 const LOG: &str = "m20261123_000001_create_log";
 const PROJECTIONS: &str = "m20261123_000002_create_projections";
@@ -230,6 +233,7 @@ async fn down_keeps_a_log_that_holds_messages_until_told_to_discard_them() {
         &db,
         DownOptions {
             discard_messages: true,
+            ..DownOptions::default()
         },
     )
     .await
@@ -284,6 +288,7 @@ async fn a_newer_schema_is_refused() {
             &db,
             DownOptions {
                 discard_messages: true,
+                ..DownOptions::default()
             },
         )
         .await
@@ -341,6 +346,7 @@ async fn an_interrupted_down_goes_on_and_never_gets_a_new_head_over_old_events()
         &db,
         DownOptions {
             discard_messages: true,
+            ..DownOptions::default()
         },
     )
     .await
@@ -363,6 +369,7 @@ async fn the_tables_of_others_are_not_touched() {
                 &db,
                 DownOptions {
                     discard_messages: true,
+                    ..DownOptions::default()
                 },
             )
             .await
@@ -379,5 +386,62 @@ async fn the_tables_of_others_are_not_touched() {
             assert!(!refused.to_string().contains('\n'), "{refused}");
         }
         assert_eq!(tables(&db).await, [table], "nothing was made and nothing dropped");
+    }
+}
+
+/// What it only adds, this program need not know: it goes on serving, and makes or drops nothing.
+#[tokio::test]
+async fn a_schema_that_was_only_expanded_is_served() {
+    let file = File::new();
+    let db = file.connect().await;
+    up(&db).await.unwrap();
+    run(
+        &db,
+        "INSERT INTO seaql_migrations VALUES ('m20991231_000001_expand_reactions', 0)",
+    )
+    .await;
+    check_version(&db).await.unwrap();
+    assert_eq!(up(&db).await.unwrap(), [] as [&str; 0]);
+    let discard = DownOptions {
+        discard_messages: true,
+        ..DownOptions::default()
+    };
+    for refused in [
+        check_same_version(&db).await.unwrap_err(),
+        down(&db, discard).await.unwrap_err(),
+    ] {
+        let Error::NewerSchema(names) = refused else {
+            panic!("{refused}")
+        };
+        assert_eq!(names, "m20991231_000001_expand_reactions");
+    }
+    // Together with one that does more, that one is named.
+    run(&db, NEWER).await;
+    let Err(Error::NewerSchema(names)) = check_version(&db).await else {
+        panic!("it is refused")
+    };
+    assert_eq!(names, "m20991231_000001_of_tomorrow");
+}
+
+/// The name is what an older program goes by, so each says what it does; the first ones are older than the rule.
+#[test]
+fn every_migration_after_the_first_says_whether_it_only_expands() {
+    for migration in Migrator::migrations() {
+        let name = migration.name();
+        let kind = name.split('_').nth(2).unwrap();
+        assert!(
+            [LOG, PROJECTIONS].contains(&name) || ["expand", "contract"].contains(&kind),
+            "{name}"
+        );
+        assert_eq!(only_expands(name), kind == "expand");
+    }
+    for name in [
+        LOG,
+        crate::adoption::ADOPTED,
+        "m20991231_000001_of_tomorrow",
+        "m20991231_000001_contract_expand_x",
+        "expand",
+    ] {
+        assert!(!only_expands(name), "{name}");
     }
 }

@@ -119,3 +119,23 @@ pub async fn schema(database: &Database) -> Vec<String> {
     }
     schema
 }
+
+/// Takes the end of the log away, with what was projected from it: messages from alice that nobody has read.
+pub async fn go_back(database: &Database, to: i64) {
+    let marks =
+        "SELECT COALESCE(MAX(seq), 0) FROM messages m WHERE m.conversation_id = participants.conversation_id";
+    let begin = if database.kind() == Kind::Sqlite {
+        "BEGIN IMMEDIATE"
+    } else {
+        "BEGIN"
+    };
+    database
+        .execute(&format!(
+            "{begin}; UPDATE log_head SET position = {to}; DELETE FROM outbox WHERE position > {to}; \
+             DELETE FROM messages WHERE _id > {to}; \
+             UPDATE conversations SET last_position = {to}, last_message_id = {to}, \
+             seq = (SELECT MAX(seq) FROM messages m WHERE m.conversation_id = conversations.id); \
+             UPDATE participants SET received_seq = ({marks}), read_seq = ({marks}) WHERE user_id = 'alice'; COMMIT"
+        ))
+        .await;
+}

@@ -20,6 +20,15 @@ pub enum Door {
 
 impl Door {
     pub const ALL: [Door; 4] = [Door::Stream, Door::LongPoll, Door::Websocket, Door::Polling];
+
+    /// Of a door of socket.io.
+    pub fn transport(self) -> Option<Transport> {
+        match self {
+            Door::Websocket => Some(Transport::Websocket),
+            Door::Polling => Some(Transport::Polling),
+            Door::Stream | Door::LongPoll => None,
+        }
+    }
 }
 
 /// Longer than any silence of a server that works.
@@ -107,11 +116,7 @@ impl Listener {
                 (Wire::LongPoll(poll), from)
             }
             Door::Websocket | Door::Polling => {
-                let transport = if door == Door::Websocket {
-                    Transport::Websocket
-                } else {
-                    Transport::Polling
-                };
+                let transport = door.transport().expect("a door of socket.io");
                 let socket = SocketIo::connect(transport, url, token, after).await;
                 let mut socket = socket.map_err(|refusal| refusal.to_string())?;
                 let cursor = ready(&mut socket).await?;

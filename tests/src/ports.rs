@@ -22,7 +22,7 @@ use chat_infrastructure::{
     projector::{Projector, Step},
     tail::Publish,
     timeline::SqlTimeline,
-    writer::{Committed, GroupCommit, WriterOptions, WriterTask},
+    writer::{Committed, GroupCommit, Origin, WriterOptions, WriterTask},
 };
 use tokio::sync::mpsc;
 
@@ -73,8 +73,7 @@ impl Ports {
             .await
             .expect("the schema goes up");
         let (to_tail, committed) = mpsc::channel(64);
-        let (log, writer) =
-            GroupCommit::start(connected.location.clone(), connected.flavor, options, to_tail);
+        let (log, writer) = GroupCommit::start(&connected, options, to_tail);
         Ports {
             log: Arc::new(log),
             outbox: Arc::new(SqlOutbox::new(connected.clone())),
@@ -209,7 +208,7 @@ impl Collected {
 }
 
 impl Publish for Collected {
-    fn publish(&self, events: &[Arc<Recorded>], _: &Cursor) {
+    fn publish(&self, events: &[Arc<Recorded>], _: &Origin, _: &Cursor) {
         self.events
             .lock()
             .expect("no panic under the lock")

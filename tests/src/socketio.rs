@@ -28,7 +28,7 @@ pub enum Transport {
 /// What the server says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Incoming {
-    Connected,
+    Connected(Value),
     /// CONNECT_ERROR.
     Refused(Value),
     /// Where `data` has a placeholder, the attachment stands beside it.
@@ -40,6 +40,7 @@ pub enum Incoming {
     Ack {
         id: u64,
         data: Value,
+        attachments: Vec<Vec<u8>>,
     },
     Disconnected,
 }
@@ -64,6 +65,8 @@ pub struct SocketIo {
     wire: Wire,
     /// What engine.io's open packet says.
     pub open: Value,
+    /// What the answer to CONNECT says.
+    pub connected: Value,
     received: VecDeque<Frame>,
     /// A packet that waits for its attachments.
     partial: Option<(usize, Incoming)>,
@@ -159,6 +162,7 @@ impl SocketIo {
         SocketIo {
             wire,
             open: Value::Null,
+            connected: Value::Null,
             received: VecDeque::new(),
             partial: None,
             put_off: VecDeque::new(),
@@ -194,7 +198,10 @@ impl SocketIo {
         }
         loop {
             match self.next().await {
-                Some(Incoming::Connected) => return Ok(()),
+                Some(Incoming::Connected(connected)) => {
+                    self.connected = connected;
+                    return Ok(());
+                }
                 Some(Incoming::Refused(body)) => return Err(Refusal { status: 200, body }),
                 Some(other) => self.put_off.push_back(other),
                 None => return Err(nothing("it closed after CONNECT")),
@@ -243,7 +250,7 @@ impl SocketIo {
         let asked = self.emit(name, argument).await?;
         loop {
             match self.read().await? {
-                Incoming::Ack { id, data } if id == asked => return Some(data),
+                Incoming::Ack { id, data, .. } if id == asked => return Some(data),
                 other => self.put_off.push_back(other),
             }
         }
@@ -273,10 +280,12 @@ impl SocketIo {
                 Frame::Binary(bytes) => {
                     let (missing, packet) = self.partial.as_mut().expect("an attachment follows its packet");
                     *missing -= 1;
-                    let Incoming::Event { attachments, .. } = packet else {
-                        panic!("an attachment of {packet:?}")
-                    };
-                    attachments.push(bytes);
+                    match packet {
+                        Incoming::Event { attachments, .. } | Incoming::Ack { attachments, .. } => {
+                            attachments.push(bytes);
+                        }
+                        other => panic!("an attachment of {other:?}"),
+                    }
                     if *missing > 0 {
                         continue;
                     }
@@ -410,7 +419,7 @@ fn parse(packet: &str) -> (usize, Incoming) {
         values[at].clone()
     };
     let incoming = match kind {
-        "0" => Incoming::Connected,
+        "0" => Incoming::Connected(value()),
         "1" => Incoming::Disconnected,
         "2" | "5" => {
             let values = value();
@@ -423,11 +432,25 @@ fn parse(packet: &str) -> (usize, Incoming) {
         "3" | "6" => Incoming::Ack {
             id: id.parse().expect("an ack has a number"),
             data: first(&value(), 0),
+            attachments: Vec::new(),
         },
         "4" => Incoming::Refused(value()),
         _ => panic!("not a packet of socket.io: {packet}"),
     };
     (count.parse().expect("a count"), incoming)
+}
+
+/// Puts the bytes of a message in place, in base64 as the doors without attachments carry them.
+pub fn put_back(message: &mut Value, attachments: &[Vec<u8>]) {
+    let Some(data) = message.get_mut("data") else {
+        return;
+    };
+    let bytes = data["num"]
+        .as_u64()
+        .and_then(|at| attachments.get(usize::try_from(at).ok()?));
+    if let Some(bytes) = bytes {
+        *data = json!(STANDARD.encode(bytes));
+    }
 }
 
 fn host(url: &str) -> &str {
@@ -469,9 +492,13 @@ mod tests {
         let ack = Incoming::Ack {
             id: 17,
             data: json!({"result": {}}),
+            attachments: Vec::new(),
         };
         assert_eq!(parse(r#"317[{"result":{}}]"#), (0, ack));
-        assert_eq!(parse(r#"0{"sid":"x"}"#), (0, Incoming::Connected));
+        assert_eq!(
+            parse(r#"0{"sid":"x"}"#),
+            (0, Incoming::Connected(json!({"sid": "x"})))
+        );
         assert_eq!(
             parse(r#"4{"message":"token_invalid"}"#),
             (0, Incoming::Refused(json!({"message": "token_invalid"})))

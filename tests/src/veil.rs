@@ -16,7 +16,7 @@ use chat_domain::{
     event::Recorded,
     ports::{EpochEnd, Head, Outbox, Page, PageLimit, PageRange, Reader, StoreError},
 };
-use chat_infrastructure::tail::Publish;
+use chat_infrastructure::{tail::Publish, writer::Origin};
 use tokio::time::interval;
 
 /// An outbox before which each position that `every` divides is hidden from the first `times` reads that would show it.
@@ -124,7 +124,7 @@ pub async fn naive_tail(outbox: Arc<dyn Outbox>, publish: Arc<dyn Publish>) {
         bytes: 4 << 20,
     };
     let mut at = outbox.head().await.expect("the head is readable").cursor();
-    publish.publish(&[], &at);
+    publish.publish(&[], &Origin::elsewhere(), &at);
     let mut polls = interval(Duration::from_millis(4));
     loop {
         polls.tick().await;
@@ -134,7 +134,7 @@ pub async fn naive_tail(outbox: Arc<dyn Outbox>, publish: Arc<dyn Publish>) {
             .expect("the log is readable");
         if let Some(last) = rows.last() {
             at.position = last.position;
-            publish.publish(&rows, &at);
+            publish.publish(&rows, &Origin::elsewhere(), &at);
         }
     }
 }

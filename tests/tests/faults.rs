@@ -166,6 +166,52 @@ on_database_servers! {
     }
 }
 
+on_database_servers! {
+    /// What bounds it: the database ends a session that is silent for three seconds (`wait_timeout`, on MariaDB
+    /// `idle_write_transaction_timeout`), and with it the transaction that holds the lock. Others ask for the lock again
+    /// every two seconds (`innodb_lock_wait_timeout`).
+    async fn nobody_waits_for_long_behind_a_node_that_is_frozen_or_cut_off_with_the_lock(kind) {
+        const GO_ON_LIMIT: Duration = Duration::from_secs(10);
+
+        let database = Database::fresh(kind).await;
+        let proxy = Proxy::before(&database).await;
+        let url = proxy.url(&database);
+        let node = Server::start(&database, &[("CHAT_DATABASE_URL", &url)]).await;
+        let others = [Server::start(&database, &[]).await, Server::start(&database, &[]).await];
+        let mut sent = Vec::new();
+        for (round, is_frozen) in [true, false, true, false].into_iter().enumerate() {
+            let held = proxy.commits_broken();
+            proxy.break_next_commits(CommitFault::Held, 1);
+            let (sender, key) = (Sender::new(&node, "holder"), format!("held-{round}"));
+            let on_node = tokio::spawn(async move { sender.send_until_answered(&key).await });
+            // From here on the node holds the lock, and its COMMIT is not on its way.
+            eventually("the node is about to commit", LIMIT, || async { proxy.commits_broken() > held }).await;
+            let begin = Instant::now();
+            if is_frozen {
+                node.sigstop();
+            }
+            let waiting = others.iter().enumerate().map(|(n, other)| {
+                let sender = Sender::new(other, &format!("other-{n}"));
+                async move {
+                    let sent = sender.send_until_answered(&format!("behind-{round}")).await;
+                    (sent, begin.elapsed())
+                }
+            });
+            for (answered, waited) in join_all(waiting).await {
+                println!("{kind:?}, frozen: {is_frozen}: {} waited {waited:?}", answered.actor);
+                assert!(waited <= GO_ON_LIMIT, "{} waited {waited:?}", answered.actor);
+                sent.push(answered);
+            }
+            if is_frozen {
+                node.sigcont();
+            }
+            // The projector's COMMIT may have been the one that was held.
+            sent.push(on_node.await.unwrap());
+        }
+        check_exactly_once(&database, &sent).await;
+    }
+}
+
 on_each_database! {
     async fn a_key_that_comes_twice_at_once_on_two_nodes_is_one_message(kind) {
         const TIMES: usize = 50;
@@ -212,6 +258,25 @@ on_each_database! {
         });
         check_exactly_once(&database, &sent.collect::<Vec<_>>()).await;
     }
+}
+
+/// Its log is a file on a disk that is full, and every line that it would write fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_log_cannot_be_written_serves_on() {
+    let database = Database::fresh(Kind::MariaDb).await;
+    let settings = [("CHAT_LOG", "debug")];
+    let server = Server::start_on_a_disk_that_may_be_full(&database, &settings).await;
+    let sender = Sender::new(&server, "alice");
+    let mut sent = vec![sender.send("before").await.unwrap()];
+    server.limit_files_to(Some(1)).await;
+    let log = server.log();
+    sent.push(sender.send("meanwhile").await.unwrap());
+    assert_eq!(server.log(), log, "nothing can be written");
+    assert!(server.is_running());
+    server.limit_files_to(None).await;
+    sent.push(sender.send("afterwards").await.unwrap());
+    assert!(server.log().len() > log.len(), "it logs each send");
+    check_exactly_once(&database, &sent).await;
 }
 
 mod a_node_that_is_killed_with_sends_in_flight_loses_and_doubles_nothing {
@@ -369,8 +434,7 @@ mod a_command_that_the_database_refuses_is_refused_alone_among_255_good_ones_in_
             batch_commands: BATCH,
             ..WriterOptions::default()
         };
-        let (log, writer) =
-            GroupCommit::start(connected.location.clone(), connected.flavor, options, committed);
+        let (log, writer) = GroupCommit::start(&connected, options, committed);
         eventually("the writer has begun", LIMIT, || async {
             send(&log, "first", "good").await.is_ok()
         })

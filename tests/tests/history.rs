@@ -24,7 +24,7 @@ use chat_tests::{
     ports::{direct, user},
     run,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The messages of the conversation with bob, as many go to five hundred others beside it.
 const LONG: Fill<'_> = Fill {
@@ -51,6 +51,30 @@ on_each_database! {
         let outcome = run(&database, &["verify"], &[]).await;
         assert_eq!(outcome.code, 0, "{}", outcome.stdout);
         assert!(outcome.stdout.contains("2500 events, 2500 messages, 52 conversations"), "{}", outcome.stdout);
+    }
+
+    /// The last messages of a page are together more than a page holds: it is shorter, and nothing is left out.
+    async fn conversations_that_end_in_large_messages_are_all_there(kind) {
+        const OTHERS: i64 = 20;
+        let database = Database::fresh(kind).await;
+        let server = Server::start(&database, &[]).await;
+        let large = "x".repeat(256 << 10);
+        for other in 0..OTHERS {
+            server.client(&format!("other-{other}")).send("bob", &large, None).await.unwrap();
+        }
+        let (mut path, mut pages, mut found) = ("/v1/conversations?limit=200".to_owned(), 0, Vec::new());
+        loop {
+            let page = ok(server.client("bob").get(&path)).await.unwrap();
+            for conversation in page["conversations"].as_array().unwrap() {
+                assert_eq!((&conversation["unread"], &conversation["last_message"]["seq"]), (&json!(1), &json!(1)));
+                found.push(conversation["last_message"]["_id"].as_i64().unwrap());
+            }
+            pages += 1;
+            let Some(next) = page["next"].as_str() else { break };
+            path = next.to_owned();
+        }
+        assert_eq!(found, (1..=OTHERS).rev().collect::<Vec<_>>());
+        assert!(pages > 1, "they fit into one page");
     }
 
     async fn history_goes_through_a_hundred_thousand_messages_without_a_double_or_a_hole(kind) {

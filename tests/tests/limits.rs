@@ -9,7 +9,9 @@
 use std::{sync::Mutex, time::Duration};
 
 use chat_tests::{
-    Client, Database, Events, Frame, Kind, Problem, Reply, Server, eventually, free_port, ok, reply,
+    Client, Database, Events, Frame, Kind, Problem, Server, eventually, free_port,
+    metrics::{shown_at, value},
+    ok, reply,
     socketio::{Refusal, SocketIo, Transport},
 };
 use futures_util::{StreamExt, stream};
@@ -103,7 +105,7 @@ async fn waiting_poll_at_last(server: &Server, admin: u16, user: &str) -> JoinHa
         }
         // One that is refused is counted too, for less than the time between two looks.
         for _ in 0..2 {
-            if value(&metrics_of(admin).await, r#"chat_connections{door="long_poll"}"#) != 1.0 {
+            if value(&shown_at(admin).await, r#"chat_connections{door="long_poll"}"#) != 1.0 {
                 return false;
             }
         }
@@ -111,21 +113,6 @@ async fn waiting_poll_at_last(server: &Server, admin: u16, user: &str) -> JoinHa
     })
     .await;
     waiting.into_inner().unwrap()
-}
-
-async fn metrics_of(port: u16) -> String {
-    let answer = Client::new(&format!("http://127.0.0.1:{port}"), "").get("/metrics");
-    let Reply { status, body, .. } = reply(answer).await;
-    assert_eq!(status, 200);
-    body.as_str().unwrap().to_string()
-}
-
-/// The value behind a name with its labels, 0 where it is not shown yet.
-fn value(shown: &str, name: &str) -> f64 {
-    let line = shown
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.map_or(0.0, |value| value.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -292,7 +279,7 @@ async fn each_refusal_shows_in_the_metrics() {
     let (_database, mut server) = start(&settings).await;
     let rejections = async |code: &str, door: &str| {
         let name = format!(r#"chat_rejections_total{{code="{code}",door="{door}"}}"#);
-        value(&metrics_of(port).await, &name)
+        value(&shown_at(port).await, &name)
     };
 
     // A user, then an address.
@@ -303,12 +290,12 @@ async fn each_refusal_shows_in_the_metrics() {
         assert_eq!(rejections("too_many_connections", door).await, 2.0, "{door}");
     }
     assert_eq!(
-        value(&metrics_of(port).await, r#"chat_connections{door="sse"}"#),
+        value(&shown_at(port).await, r#"chat_connections{door="sse"}"#),
         1.0
     );
     drop(held);
     eventually("the stream is not counted any more", LIMIT, || async {
-        value(&metrics_of(port).await, r#"chat_connections{door="sse"}"#) == 0.0
+        value(&shown_at(port).await, r#"chat_connections{door="sse"}"#) == 0.0
     })
     .await;
 
@@ -318,7 +305,7 @@ async fn each_refusal_shows_in_the_metrics() {
         refused += usize::from(sent.is_err_and(|problem| problem.code == "rate_limited"));
     }
     assert_eq!(rejections("rate_limited", "rest").await, 3.0);
-    assert!(value(&metrics_of(port).await, "chat_sends_total") >= 1.0);
+    assert!(value(&shown_at(port).await, "chat_sends_total") >= 1.0);
 
     for path in ["/v1/conversations", "/v1/events"] {
         let request = server
@@ -377,7 +364,7 @@ async fn each_refusal_shows_in_the_metrics() {
     let nobody = Client::new(&server.url(), "").get("/v1/messages");
     assert_eq!(reply(nobody).await.status, 401);
     assert_eq!(rejections("token_missing", "rest").await, 1.0);
-    let shown = metrics_of(port).await;
+    let shown = shown_at(port).await;
     for private in ["alice", HERE, "/v1/"] {
         assert!(!shown.contains(private), "{private} in {shown}");
     }
@@ -428,7 +415,7 @@ async fn the_sockets_of_a_user_count_with_the_streams() {
     let websocket = open_socket(&server, "alice", Transport::Websocket).await;
     let mut polling = open_socket(&server, "alice", Transport::Polling).await;
     let sockets = r#"chat_connections{door="socket_io"}"#;
-    assert_eq!(value(&metrics_of(port).await, sockets), 2.0);
+    assert_eq!(value(&shown_at(port).await, sockets), 2.0);
 
     assert_full(&server, "alice", None).await;
     for transport in TRANSPORTS {
@@ -446,7 +433,7 @@ async fn the_sockets_of_a_user_count_with_the_streams() {
         drop(open_socket(&server, "bob", transport).await);
     }
     let rejections = r#"chat_rejections_total{code="too_many_connections",door="socket_io"}"#;
-    assert_eq!(value(&metrics_of(port).await, rejections), 2.0);
+    assert_eq!(value(&shown_at(port).await, rejections), 2.0);
 
     // A connection that breaks, and a session that its client ends.
     drop(websocket);
@@ -536,7 +523,7 @@ async fn what_a_user_sends_on_a_socket_counts_with_the_rest() {
     }
     assert!(recorded >= 5 && refused > 0, "{recorded} and {refused}");
     let rejections = r#"chat_rejections_total{code="rate_limited",door="socket_io"}"#;
-    assert_eq!(value(&metrics_of(port).await, rejections), f64::from(refused));
+    assert_eq!(value(&shown_at(port).await, rejections), f64::from(refused));
 
     // The same limit on both doors: in a row of sends without pause one is refused, and was not on its own.
     let alice = server.client("alice");

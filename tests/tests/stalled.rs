@@ -10,6 +10,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -368,13 +369,12 @@ async fn stalled_readers_do_not_hold_up_the_end_of_the_server() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_abandoned_sessions_leave_nothing_behind() {
-    const WAVES: usize = 10;
+    /// So many at least, and until it is flat: what the allocator keeps of a wave differs with the machine's pace.
+    const WAVES: RangeInclusive<usize> = 10..=30;
     const SESSIONS: usize = 10_000;
     const CONNECTIONS: usize = 20;
-    /// Waves after which the memory that a wave needs is there to be used again.
-    const FIRST: usize = 3;
-    /// Of all waves after those: 250 bytes for each session would be more.
-    const SLACK_KB: u64 = 16 << 10;
+    /// The memory of so many waves in a row differs by no more than this: 35 bytes for each session would be more.
+    const FLAT: (usize, u64) = (4, 1 << 10);
     let _turn = TURN.lock().await;
     let database = Database::fresh(Kind::Sqlite).await;
     let settings = [
@@ -385,7 +385,12 @@ async fn a_hundred_thousand_abandoned_sessions_leave_nothing_behind() {
     let server = Server::start(&database, &settings).await;
     let begun = Instant::now();
     let mut after = Vec::new();
-    for _ in 0..WAVES {
+    let is_flat = |after: &[u64]| {
+        let last = &after[after.len().saturating_sub(FLAT.0)..];
+        last.iter().max().unwrap() - last.iter().min().unwrap() <= FLAT.1
+    };
+    while after.len() < *WAVES.start() || !is_flat(&after) {
+        assert!(after.len() < *WAVES.end(), "it grows: {after:?}");
         let port = server.port();
         let opening = (0..CONNECTIONS).map(|_| tokio::spawn(abandon(port, SESSIONS / CONNECTIONS)));
         let mut last = String::new();
@@ -403,12 +408,9 @@ async fn a_hundred_thousand_abandoned_sessions_leave_nothing_behind() {
     }
     println!(
         "{} sessions in {:?}; kB after each wave: {after:?}",
-        WAVES * SESSIONS,
+        after.len() * SESSIONS,
         begun.elapsed()
     );
-    let first = after[..FIRST].iter().max().unwrap();
-    let last = after.last().unwrap();
-    assert!(*last <= first + SLACK_KB, "{after:?}");
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 

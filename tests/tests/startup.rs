@@ -581,6 +581,7 @@ mod configuration {
             "CHAT_DATABASE_URL",
             "CHAT_DATABASE_URL_FILE",
             "CHAT_DATABASE_CONNECTIONS",
+            "CHAT_DATABASE_IDENTITY",
             "CHAT_JWT_SECRET",
             "CHAT_JWT_SECRET_FILE",
             "CHAT_JWT_PUBLIC_KEY",
@@ -603,6 +604,7 @@ mod configuration {
             "CHAT_HEARTBEAT_S",
             "CHAT_COMMAND_TIMEOUT_MS",
             "CHAT_SHUTDOWN_TIMEOUT_S",
+            "CHAT_DRAIN_S",
             "CHAT_PING_INTERVAL_S",
             "CHAT_PING_TIMEOUT_S",
             "CHAT_STALL_TIMEOUT_S",
@@ -613,6 +615,8 @@ mod configuration {
             "CHAT_SENDS_BURST",
             "CHAT_BODIES_LIMIT",
             "CHAT_ADMIN_LISTEN",
+            "CHAT_CONNECTIONS",
+            "CHAT_OTLP_ENDPOINT",
         ];
         let options = documented_options(&help.stdout);
         for variable in variables {

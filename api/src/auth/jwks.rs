@@ -22,6 +22,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+#[cfg(feature = "otlp")]
+pub(crate) use self::fetch::connector as tls_connector;
 pub use self::fetch::{FetchError, JwksUrl, JwksUrlError};
 use super::keys::{KeySet, KeySetError};
 use crate::state::Part;

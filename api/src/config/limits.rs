@@ -10,6 +10,11 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub struct LimitArguments {
+    /// How many connections all clients together may have open at a time, idle ones included [default: as many as the
+    /// limit on open files leaves]
+    #[arg(long, global = true, env = "CHAT_CONNECTIONS", value_name = "COUNT")]
+    pub connections: Option<usize>,
+
     /// How many streams, long polls and sockets a user may have open at a time on this node
     #[arg(
         long,
@@ -67,9 +72,15 @@ pub struct LimitArguments {
     pub bodies_limit: usize,
 }
 
+const MOST: usize = 1_000_000;
+
 impl LimitArguments {
+    pub(super) fn connections(&self) -> Result<Option<usize>, ConfigError> {
+        let check = |count| within("CHAT_CONNECTIONS", count, 1, MOST);
+        self.connections.map(check).transpose()
+    }
+
     pub(super) fn check(&self, content_limit: usize) -> Result<LimitsOptions, ConfigError> {
-        const MOST: usize = 1_000_000;
         let trusted_proxies = self.trusted_proxies.parse::<TrustedProxies>();
         Ok(LimitsOptions {
             connections_per_user: within("CHAT_CONNECTIONS_PER_USER", self.connections_per_user, 1, MOST)?,

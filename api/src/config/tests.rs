@@ -50,8 +50,13 @@ fn the_defaults_are_those_of_the_documentation() {
         config.heartbeat,
         config.command_timeout,
         config.shutdown_timeout,
+        config.drain,
     ];
-    assert_eq!(times.map(|time| time.as_millis()), [50, 15_000, 10_000, 10_000]);
+    assert_eq!(
+        times.map(|time| time.as_millis()),
+        [50, 15_000, 10_000, 10_000, 3000]
+    );
+    assert_eq!((config.connections, config.otlp_endpoint), (None, None));
 }
 
 #[test]
@@ -84,6 +89,9 @@ fn values_out_of_range_are_named() {
         (["--heartbeat-s", "0"], "CHAT_HEARTBEAT_S"),
         (["--command-timeout-ms", "99"], "CHAT_COMMAND_TIMEOUT_MS"),
         (["--shutdown-timeout-s", "3601"], "CHAT_SHUTDOWN_TIMEOUT_S"),
+        (["--drain-s", "3601"], "CHAT_DRAIN_S"),
+        (["--connections", "0"], "CHAT_CONNECTIONS"),
+        (["--otlp-endpoint", "collector:4318"], "CHAT_OTLP_ENDPOINT"),
         (["--connections-per-user", "0"], "CHAT_CONNECTIONS_PER_USER"),
         (["--connections-per-address", "0"], "CHAT_CONNECTIONS_PER_ADDRESS"),
         (
@@ -124,6 +132,17 @@ fn values_out_of_range_are_named() {
         config(&["--content-limit", "16777216"]).unwrap().content_limit,
         16 << 20
     );
+}
+
+#[test]
+fn traces_are_for_a_server_that_was_built_with_them() {
+    let given = config(&["--otlp-endpoint", "http://127.0.0.1:4318"]);
+    if cfg!(feature = "otlp") {
+        assert!(given.unwrap().otlp_endpoint.is_some());
+    } else {
+        let line = given.unwrap_err().to_string();
+        assert!(line.contains("built without the feature otlp"), "{line}");
+    }
 }
 
 #[test]

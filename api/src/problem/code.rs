@@ -90,18 +90,20 @@ impl Code {
         }
     }
 
+    /// Those that the last thing of a stream or a socket may have.
+    pub const CLOSING: &[Self] = &[
+        Self::Shutdown,
+        Self::TokenExpired,
+        Self::Overloaded,
+        Self::TooManyConnections,
+        Self::Starting,
+        Self::NotReady,
+    ];
+
     /// The code of a `closing`, where a long poll has to say the same as a problem.
     pub fn of_closing(name: &str) -> Self {
-        let known = [
-            Self::Overloaded,
-            Self::TooManyConnections,
-            Self::Starting,
-            Self::Shutdown,
-        ];
-        known
-            .into_iter()
-            .find(|code| code.as_str() == name)
-            .unwrap_or(Self::Unavailable)
+        let known = Self::CLOSING.iter().find(|code| code.as_str() == name);
+        known.copied().unwrap_or(Self::Unavailable)
     }
 }
 

@@ -18,7 +18,7 @@ use tracing::Instrument;
 use super::{Code, Problem};
 use crate::{
     limits::{ClientAddress, Door},
-    metrics,
+    metrics, telemetry,
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -55,6 +55,7 @@ pub async fn finish(mut request: Request, next: Next) -> Response {
     let client = request.extensions().get::<ClientAddress>().copied();
     let door = Door::of(request.uri(), request.headers());
     let span = tracing::info_span!("request", request.id = id.as_str());
+    telemetry::begin_request(&span, request.headers(), &method);
 
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status();
@@ -77,6 +78,7 @@ pub async fn finish(mut request: Request, next: Next) -> Response {
     let client = client.map(|ClientAddress(address)| tracing::field::display(address));
     let route = route.as_ref().map(MatchedPath::as_str);
     let (status, duration_ms) = (status.as_u16(), begun.elapsed().as_micros() as f64 / 1000.0);
+    telemetry::end_request(&span, route, status);
     // The path without its query, which may hold a token, and quoted: anybody can ask for any path.
     if status < 400 {
         tracing::debug!(%method, ?path, route, status, client.address = client, duration_ms, "answered");

@@ -23,7 +23,11 @@ use chat_domain::{
     ids::UserId,
     ports::{Head, Outbox, Reader, StoreError},
 };
-use chat_infrastructure::tail::{Publish, TailHandle};
+use chat_infrastructure::{
+    planted::{self, Defect},
+    tail::{Publish, TailHandle},
+    writer::Origin,
+};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +41,10 @@ pub struct HubOptions {
     /// How many events, and how many bytes of them, wait for one reader before it goes back to the database.
     pub inbox_events: usize,
     pub inbox_bytes: usize,
+    /// How long a reader that resumes waits until this node has read what was committed when it asked. Without it the
+    /// reader gets that as soon as the node has it, but a poll that does not wait might miss what was acknowledged
+    /// before it.
+    pub patience: Duration,
 }
 
 impl Default for HubOptions {
@@ -45,14 +53,15 @@ impl Default for HubOptions {
             heartbeat: Duration::from_secs(15),
             inbox_events: 128,
             inbox_bytes: 64 << 10,
+            patience: Duration::from_millis(250),
         }
     }
 }
 
-/// The server has not yet read the log, or cannot read it now. It may be tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the log cannot be read now")]
-pub struct Starting;
+/// Why there is no new subscription: the server has not yet read the log, cannot read it now, or stops. It may be tried
+/// again, here or at another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused(pub Code);
 
 #[derive(Clone)]
 pub struct Hub {
@@ -67,7 +76,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Follows the position in `state`, for those who wait for it.
     moved: watch::Sender<Position>,
-    live: AtomicU64,
+    subscriptions: AtomicU64,
+    pub(super) catching_up: AtomicU64,
 }
 
 #[derive(Default)]
@@ -99,7 +109,8 @@ impl Hub {
             tail: Mutex::default(),
             state: Mutex::default(),
             moved: watch::Sender::new(0),
-            live: AtomicU64::new(0),
+            subscriptions: AtomicU64::new(0),
+            catching_up: AtomicU64::new(0),
         };
         Self {
             shared: Arc::new(shared),
@@ -124,13 +135,22 @@ impl Hub {
         self.shared.lock().at.is_none().then_some(Code::Starting)
     }
 
+    fn refusal(&self) -> Refused {
+        Refused(self.refuses().unwrap_or(Code::Starting))
+    }
+
     /// How many subscriptions there are.
     pub fn subscriptions(&self) -> u64 {
-        self.shared.live.load(Ordering::Relaxed)
+        self.shared.subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// How many of them read the database and not what the tail passes on.
+    pub fn catching_up(&self) -> u64 {
+        self.shared.catching_up.load(Ordering::Relaxed)
     }
 
     /// Begins a stream of what a reader may see. Its first delivery is `ready` or `reset`.
-    pub async fn subscribe(&self, reader: impl Into<Reader>, after: After) -> Result<Subscription, Starting> {
+    pub async fn subscribe(&self, reader: impl Into<Reader>, after: After) -> Result<Subscription, Refused> {
         let reader = reader.into();
         let cursor = match after {
             After::Now => None,
@@ -141,22 +161,23 @@ impl Hub {
             None => Greeting::Ready { position: None },
             Some(cursor) => self.greet(cursor).await.map_err(|error| {
                 warn(&error, "a reader cannot be resumed now");
-                Starting
+                self.refusal()
             })?,
         };
         let inbox = Arc::new(Inbox::default());
         {
             let mut state = self.shared.lock();
             if state.at.is_none() || self.shared.closing.is_cancelled() {
-                return Err(Starting);
+                drop(state);
+                return Err(self.refusal());
             }
             match &reader {
                 Reader::User(user) => state.inboxes.entry(user.clone()).or_default().push(inbox.clone()),
                 Reader::Everything => state.of_everything.push(inbox.clone()),
             }
         }
-        self.shared.live.fetch_add(1, Ordering::Relaxed);
-        Subscription::begin(self.shared.clone(), reader, inbox, greeting).ok_or(Starting)
+        self.shared.subscriptions.fetch_add(1, Ordering::Relaxed);
+        Subscription::begin(self.shared.clone(), reader, inbox, greeting).ok_or_else(|| self.refusal())
     }
 
     /// Decides whether everything after a cursor can be given. A reset waits for the tail too: its cursor is to lie
@@ -164,8 +185,12 @@ impl Hub {
     async fn greet(&self, cursor: Option<Cursor>) -> Result<Greeting, StoreError> {
         let head = self.shared.outbox.head().await?;
         let (position, reset) = self.judge(cursor, &head).await?;
-        self.wait_for(&head, if reset.is_some() { head.position } else { position })
-            .await?;
+        let needed = if reset.is_some() { head.position } else { position };
+        self.wait_for(&head, needed, BEHIND_LIMIT).await?;
+        // A tail that does not come so far has its own alarm.
+        let _ = self
+            .wait_for(&head, head.position, self.shared.options.patience)
+            .await;
         Ok(match reset {
             Some(reason) => Greeting::Reset {
                 reason,
@@ -198,7 +223,7 @@ impl Hub {
     }
 
     /// Another node may have given out a cursor, or begun an epoch, that this node's tail has not reached yet.
-    async fn wait_for(&self, head: &Head, position: Position) -> Result<(), StoreError> {
+    async fn wait_for(&self, head: &Head, position: Position, limit: Duration) -> Result<(), StoreError> {
         let reached = || {
             let state = self.shared.lock();
             state
@@ -217,7 +242,7 @@ impl Hub {
                 }
             }
         };
-        tokio::time::timeout(BEHIND_LIMIT, waiting)
+        tokio::time::timeout(limit, waiting)
             .await
             .map_err(|late| StoreError::Unavailable(Box::new(late)))
     }
@@ -229,16 +254,25 @@ pub(super) fn warn(error: &StoreError, what: &'static str) {
 }
 
 impl Publish for Hub {
-    fn publish(&self, events: &[Arc<Recorded>], at: &Cursor) {
+    fn publish(&self, events: &[Arc<Recorded>], origin: &Origin, at: &Cursor) {
+        let origin = Arc::new(origin.clone());
         let mut state = self.shared.lock();
         for event in events {
             for user in event.audience() {
                 for inbox in state.inboxes.get(user).into_iter().flatten() {
-                    inbox.put(event, &self.shared.options);
+                    if planted::strikes(Defect::DropDelivery) {
+                        continue;
+                    }
+                    inbox.put(event, &origin, &self.shared.options);
                 }
             }
+            if planted::strikes(Defect::ForeignMessage)
+                && let Some(inbox) = state.inboxes.values().flatten().next()
+            {
+                inbox.put(event, &origin, &self.shared.options);
+            }
             for inbox in &state.of_everything {
-                inbox.put(event, &self.shared.options);
+                inbox.put(event, &origin, &self.shared.options);
             }
         }
         state.at = Some(at.clone());
@@ -290,7 +324,7 @@ impl Shared {
                 }
             }
         }
-        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -304,12 +338,12 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct Held {
     armed: bool,
-    events: VecDeque<Arc<Recorded>>,
+    events: VecDeque<(Arc<Recorded>, Arc<Origin>)>,
     bytes: usize,
 }
 
 pub(super) enum Taken {
-    Event(Arc<Recorded>),
+    Event(Arc<Recorded>, Arc<Origin>),
     /// Nothing waits.
     Nothing,
     /// It was full, or never armed: what it would hold has to be read from the database.
@@ -328,13 +362,13 @@ impl Inbox {
         };
     }
 
-    fn put(&self, event: &Arc<Recorded>, options: &HubOptions) {
+    fn put(&self, event: &Arc<Recorded>, origin: &Arc<Origin>, options: &HubOptions) {
         let mut held = self.lock();
         if !held.armed {
             return;
         }
         held.bytes += event.weight();
-        held.events.push_back(event.clone());
+        held.events.push_back((event.clone(), origin.clone()));
         // One event of any size always fits.
         let too_many = held.events.len() > options.inbox_events;
         if too_many || (held.bytes > options.inbox_bytes && held.events.len() > 1) {
@@ -352,9 +386,9 @@ impl Inbox {
     pub(super) fn take(&self) -> Taken {
         let mut held = self.lock();
         match held.events.pop_front() {
-            Some(event) => {
+            Some((event, origin)) => {
                 held.bytes -= event.weight();
-                Taken::Event(event)
+                Taken::Event(event, origin)
             }
             None if held.armed => Taken::Nothing,
             None => Taken::Overflowed,

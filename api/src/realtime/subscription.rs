@@ -7,7 +7,11 @@
 //!
 //! Each delivery carries `prev`, the cursor of the one before it: whoever finds another `prev` has lost something.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use chat_domain::{
     Position,
@@ -15,9 +19,11 @@ use chat_domain::{
     event::Recorded,
     ports::{Page, PageLimit, PageRange, Reader},
 };
+use chat_infrastructure::planted::{self, Defect};
 use tokio::time::Instant;
 
 use super::hub::{Inbox, Shared, Taken, warn};
+use crate::metrics;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delivery {
@@ -51,6 +57,8 @@ pub enum ResetReason {
 }
 
 impl ResetReason {
+    pub const ALL: [Self; 3] = [Self::Ahead, Self::OtherEpoch, Self::Pruned];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ahead => "ahead",
@@ -118,6 +126,12 @@ enum Mode {
     Live,
 }
 
+impl Mode {
+    fn is_live(self) -> bool {
+        matches!(self, Self::Live)
+    }
+}
+
 impl Subscription {
     /// `None` where the tail has not begun.
     pub(super) fn begin(
@@ -153,7 +167,11 @@ impl Subscription {
                 oldest,
             },
         };
+        if let Delivery::Reset { reason, .. } = &delivery {
+            metrics::reset(*reason);
+        }
         let mode = if resumes {
+            shared.catching_up.fetch_add(1, Ordering::Relaxed);
             Mode::CatchingUp {
                 width: PageRange::WHOLE,
             }
@@ -246,31 +264,38 @@ impl Subscription {
         match self.mode {
             Mode::CatchingUp { width } if self.examined < at.position => {
                 if let Some(width) = self.read(at.position, width).await {
-                    self.mode = Mode::CatchingUp { width };
+                    self.enter(Mode::CatchingUp { width });
                 }
             }
             Mode::CatchingUp { width } => {
                 if let Some((at, _)) = self.shared.arm(&self.inbox) {
-                    self.mode = Mode::Joining {
+                    self.enter(Mode::Joining {
                         armed_at: at.position,
                         width,
-                    };
+                    });
                 }
             }
             Mode::Joining { armed_at, width } if self.examined < armed_at => {
                 if let Some(width) = self.read(armed_at, width).await {
-                    self.mode = Mode::Joining { armed_at, width };
+                    self.enter(Mode::Joining { armed_at, width });
                 }
             }
-            Mode::Joining { .. } => self.mode = Mode::Live,
+            Mode::Joining { .. } => self.enter(Mode::Live),
             Mode::Live => match self.inbox.take() {
-                Taken::Event(event) if event.position <= self.examined => {}
-                Taken::Event(event) => return Advanced::Delivery(self.event(event)),
-                Taken::Overflowed => {
-                    self.mode = Mode::CatchingUp {
-                        width: PageRange::WHOLE,
+                Taken::Event(event, _) if event.position <= self.examined => {}
+                Taken::Event(event, origin) => {
+                    metrics::handed_over(&origin);
+                    if planted::strikes(Defect::SwapDeliveries)
+                        && let Taken::Event(next, _) = self.inbox.take()
+                    {
+                        self.page.push_back(event);
+                        return Advanced::Delivery(self.event(next));
                     }
+                    return Advanced::Delivery(self.event(event));
                 }
+                Taken::Overflowed => self.enter(Mode::CatchingUp {
+                    width: PageRange::WHOLE,
+                }),
                 Taken::Nothing => return Advanced::AtTheEnd,
             },
         }
@@ -350,13 +375,23 @@ impl Subscription {
         self.page.clear();
         self.examined = at.position;
         self.generation = generation;
-        self.mode = Mode::Live;
+        self.enter(Mode::Live);
         self.last = at.clone();
+        metrics::reset(ResetReason::OtherEpoch);
         Delivery::Reset {
             cursor: at,
             reason: ResetReason::OtherEpoch,
             oldest: 1,
         }
+    }
+
+    fn enter(&mut self, mode: Mode) {
+        match (self.mode.is_live(), mode.is_live()) {
+            (true, false) => self.shared.catching_up.fetch_add(1, Ordering::Relaxed),
+            (false, true) => self.shared.catching_up.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
+        self.mode = mode;
     }
 
     /// Moves the chain on to a position.
@@ -379,6 +414,9 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        if !self.mode.is_live() {
+            self.shared.catching_up.fetch_sub(1, Ordering::Relaxed);
+        }
         self.shared.remove(&self.reader, &self.inbox);
     }
 }

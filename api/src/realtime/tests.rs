@@ -20,13 +20,14 @@ use chat_domain::{
     memory::MemoryLog,
     ports::{self, EpochEnd, EventLog, Head, Outbox, Page, PageLimit, PageRange, StoreError},
 };
-use chat_infrastructure::tail::Publish;
+use chat_infrastructure::{tail::Publish, writer::Origin};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
-    hub::{Hub, HubOptions, Starting},
+    hub::{Hub, HubOptions, Refused},
     subscription::{Delivery, ResetReason, Subscription},
 };
+use crate::problem::Code;
 
 /// A log whose tail stands still until it is told to go on.
 #[derive(Clone)]
@@ -88,7 +89,7 @@ impl Log {
             passed: Arc::default(),
             between,
         };
-        log.hub.publish(&[], &log.cursor(0));
+        log.hub.publish(&[], &Origin::elsewhere(), &log.cursor(0));
         log
     }
 
@@ -131,8 +132,11 @@ impl Log {
             .await
             .unwrap();
         self.passed.fetch_add(events.len(), Ordering::Relaxed);
-        self.hub
-            .publish(&events, &self.cursor(after + events.len() as Position));
+        self.hub.publish(
+            &events,
+            &Origin::elsewhere(),
+            &self.cursor(after + events.len() as Position),
+        );
     }
 
     async fn subscribe(&self, who: &str, after: After) -> Subscription {
@@ -147,6 +151,8 @@ fn user(id: &str) -> UserId {
 fn options() -> HubOptions {
     HubOptions {
         heartbeat: Duration::from_secs(15),
+        // The tail stands still on purpose.
+        patience: Duration::ZERO,
         ..HubOptions::default()
     }
 }
@@ -323,7 +329,7 @@ async fn what_was_examined_is_named_in_the_present_epoch() {
         epoch: Epoch::parse("next").unwrap(),
         position: 1_000_000,
     };
-    log.hub.publish(&[], &next);
+    log.hub.publish(&[], &Origin::elsewhere(), &next);
     assert_eq!(quiet.examined(), next);
 }
 
@@ -393,6 +399,33 @@ async fn a_cursor_that_cannot_be_resumed_from_is_reset_once_and_the_stream_goes_
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_resumes_is_given_what_was_committed_before_it_asked() {
+    let log = Log::new(HubOptions {
+        patience: Duration::from_secs(1),
+        ..options()
+    });
+    log.send("a", "b").await;
+    let asking = tokio::spawn({
+        let log = log.clone();
+        async move { log.subscribe("a", After::Beginning).await }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!asking.is_finished(), "the tail is behind");
+    log.pass(1).await;
+    let mut stream = asking.await.unwrap();
+    assert!(matches!(stream.next().await, Delivery::Ready { head: 1, .. }));
+    assert!(matches!(
+        stream.next_at_hand().await,
+        Some(Delivery::Event { .. })
+    ));
+
+    // A tail that does not come is not waited for without end.
+    log.send("a", "b").await;
+    let mut stream = log.subscribe("a", After::Beginning).await;
+    assert!(matches!(stream.next().await, Delivery::Ready { head: 1, .. }));
+}
+
 #[tokio::test]
 async fn readers_of_a_log_that_lost_its_end_are_told() {
     let log = Log::new(options());
@@ -423,7 +456,7 @@ async fn a_hub_that_closes_ends_its_streams_and_begins_none() {
     ));
     assert!(matches!(
         log.hub.subscribe(user("a"), After::Now).await,
-        Err(Starting)
+        Err(Refused(Code::Shutdown))
     ));
     assert_eq!(log.hub.subscriptions(), 1);
     drop(stream);
@@ -436,7 +469,7 @@ async fn before_the_tail_has_begun_nobody_is_subscribed() {
     let hub = Hub::new(memory, options());
     assert!(matches!(
         hub.subscribe(user("a"), After::Now).await,
-        Err(Starting)
+        Err(Refused(Code::Starting))
     ));
     assert_eq!(hub.subscriptions(), 0);
 }

@@ -8,6 +8,7 @@ use axum::{
 
 use crate::{
     auth::Caller,
+    examples,
     operations::{self, ListConversations},
     problem::{Problem, Query},
     state::AppState,
@@ -22,7 +23,7 @@ use crate::{
     params(ListConversations),
     responses((status = 200, description = "A page of conversations", body = Conversations<'_>, headers(
         ("Link" = String, description = "`next`, where there is one"),
-    ))),
+    ), example = json!(examples::conversations()))),
 )]
 pub async fn list_conversations(
     State(app): State<AppState>,

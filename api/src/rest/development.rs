@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use crate::{
     problem::{Code, Json, Problem},
     state::AppState,
+    wire::terms,
 };
 
 /// Seconds that a development token is good for.
@@ -21,17 +22,23 @@ const EXPIRES_IN: u64 = 24 * 3600;
 
 #[derive(Deserialize, ToSchema)]
 pub struct NewToken {
-    #[schema(example = "alice")]
+    /// Whose token it shall be.
+    #[schema(value_type = terms::UserId)]
     user_id: String,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct Token {
+    /// A JWT.
+    #[schema(
+        example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSIsImV4cCI6MTc5MDAwMzYwMH0.c2lnbmF0dXJl",
+        pattern = "^[A-Za-z0-9_-]+[.][A-Za-z0-9_-]+[.][A-Za-z0-9_-]+$",
+        max_length = 4096
+    )]
     token: String,
-    #[schema(example = "alice")]
+    #[schema(value_type = terms::UserId)]
     user_id: String,
-    /// Seconds since the Unix epoch.
-    #[schema(example = 1_790_003_600)]
+    #[schema(value_type = terms::Seconds)]
     expires_at: u64,
 }
 
@@ -41,8 +48,12 @@ pub struct Token {
 /// The token is good for 24 hours, or until the server restarts.
 #[utoipa::path(
     post, path = "/dev/token", tag = "development", security(()),
-    request_body = NewToken,
-    responses((status = 200, description = "A token", body = Token)),
+    request_body(content = NewToken, example = json!({"user_id": "alice"})),
+    responses((status = 200, description = "A token", body = Token, example = json!({
+        "token": "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSIsImV4cCI6MTc5MDAwMzYwMH0.c2lnbmF0dXJl",
+        "user_id": "alice",
+        "expires_at": 1_790_003_600,
+    }))),
 )]
 pub async fn create_development_token(
     State(app): State<AppState>,

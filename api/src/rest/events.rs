@@ -19,11 +19,12 @@ use utoipa::IntoParams;
 use self::accept::Form;
 use crate::{
     auth::{Caller, StreamCaller},
+    examples,
     limits::{ClientAddress, Door},
     operations::limit,
     problem::{Code, Problem, Query},
     state::AppState,
-    wire::EventPage,
+    wire::{EventPage, terms},
 };
 
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -32,20 +33,17 @@ const LAST_EVENT_ID: &str = "last-event-id";
 #[into_params(parameter_in = Query)]
 pub struct StreamEvents {
     /// Go on after this cursor. `0`: from the beginning. Absent: from now.
-    #[param(example = "k7f3q2:4177")]
+    #[param(value_type = Option<terms::AfterOrNow>, example = "0")]
     after: Option<String>,
     /// Long poll: how many seconds to wait for the first event.
-    #[param(minimum = 0, maximum = 60, default = 25)]
+    #[param(minimum = 0, maximum = 60, default = 25, example = 0)]
     wait: Option<u64>,
     /// Long poll: how many events at most.
-    #[param(minimum = 1, maximum = 200, default = 50)]
+    #[param(minimum = 1, maximum = 200, default = 50, example = 50)]
     limit: Option<usize>,
     /// The events of everybody, for a service whose token has the scope `chat.read_all`; without it, your own.
-    #[param(default = false)]
+    #[param(default = false, example = false)]
     all: Option<bool>,
-    /// The token, for a client that cannot send headers.
-    #[expect(dead_code, reason = "for the document: the extractor of the caller reads it")]
-    access_token: Option<String>,
 }
 
 /// Follow what happens
@@ -63,10 +61,11 @@ pub struct StreamEvents {
 /// cursor all the same.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events",
-    params(StreamEvents, ("Last-Event-ID" = Option<String>, Header, description = "Wins over `after`", example = "k7f3q2:4177")),
+    params(StreamEvents, ("Last-Event-ID" = Option<terms::AfterOrNow>, Header, description = "Wins over `after`")),
+    security(("bearer" = []), ("access_token" = [])),
     responses((status = 200, description = "A stream, or a page", content(
-        (EventPage<'_> = "application/json"),
-        (String = "text/event-stream", example = "retry: 2000\n\nevent: ready\nid: k7f3q2:4177\ndata: {\"cursor\":\"k7f3q2:4177\",\"head\":5230,\"user_id\":\"alice\",\"heartbeat_s\":15}\n\nid: k7f3q2:4182\ndata: {\"cursor\":\"k7f3q2:4182\",\"prev\":\"k7f3q2:4177\",\"position\":4182,\"type\":\"message.sent\"}\n\n"),
+        (EventPage<'_> = "application/json", example = json!(examples::event_page())),
+        (String = "text/event-stream", example = json!(examples::stream())),
     ))),
 )]
 pub async fn stream_events(
@@ -96,6 +95,11 @@ pub async fn stream_events(
     }
 }
 
+/// A stream that says why there is none, and ends.
+pub(crate) fn refuse_stream(code: Code) -> Response {
+    sse::refusal(code)
+}
+
 /// The door of a request to this route. One that accepts neither form is refused as a page.
 pub(crate) fn door(headers: &HeaderMap) -> Door {
     match accept::preferred(headers.get_all(ACCEPT)) {
@@ -105,18 +109,20 @@ pub(crate) fn door(headers: &HeaderMap) -> Door {
 }
 
 impl StreamEvents {
+    /// One that loses is held to the grammar all the same: what is malformed is never passed over.
     fn after(&self, headers: &HeaderMap) -> Result<After, Problem> {
+        let asked = match self.after.as_deref() {
+            None | Some("") => After::Now,
+            Some(text) => After::parse(text)
+                .map_err(|_| Problem::new(Code::CursorInvalid).at_parameter("after", INVALID_CURSOR))?,
+        };
         let last = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty());
         if let Some(id) = last {
             let after = id.to_str().ok().and_then(|id| After::parse(id).ok());
             let problem = || Problem::new(Code::CursorInvalid).at_header("Last-Event-ID", INVALID_CURSOR);
             return after.ok_or_else(problem);
         }
-        match self.after.as_deref() {
-            None | Some("") => Ok(After::Now),
-            Some(text) => After::parse(text)
-                .map_err(|_| Problem::new(Code::CursorInvalid).at_parameter("after", INVALID_CURSOR)),
-        }
+        Ok(asked)
     }
 
     /// Everything is only for who asks for it, so that a service too has its own events by itself.

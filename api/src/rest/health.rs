@@ -9,14 +9,14 @@ use crate::{
 
 /// Whether the process is alive
 #[utoipa::path(get, path = "/healthz", tag = "operation", security(()),
-    responses((status = 200, description = "It is", body = String, content_type = "text/plain")))]
+    responses((status = 200, description = "It is", body = String, content_type = "text/plain", example = json!("ok\n"))))]
 pub async fn check_health() -> &'static str {
     "ok\n"
 }
 
 /// Whether the server can serve
 #[utoipa::path(get, path = "/readyz", tag = "operation", security(()),
-    responses((status = 200, description = "It can", body = String, content_type = "text/plain")))]
+    responses((status = 200, description = "It can", body = String, content_type = "text/plain", example = json!("ready\n"))))]
 pub async fn check_readiness(State(app): State<AppState>) -> Result<&'static str, Problem> {
     let missing = app.readiness.missing();
     if missing.is_empty() {

@@ -15,10 +15,14 @@ use utoipa::IntoParams;
 use super::key::Key;
 use crate::{
     auth::{Actor, Caller},
+    examples,
     operations::{self, ListMessages, Sent},
     problem::{Code, Json, Path, Problem, Query},
     state::AppState,
-    wire::{Binary, History, Message, NewMessage},
+    wire::{
+        Binary, History, Message, MessageForm, NewMessage,
+        terms::{CommandKey, MessageId, UserId},
+    },
 };
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -30,16 +34,16 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// a key, a send that is repeated may double.
 #[utoipa::path(
     post, path = "/v1/messages", tag = "messages",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 64 visible ASCII characters, unique among your commands", example = "c1-88"),
-        ("Act-As" = Option<String>, Header, description = "For a service whose token has the scope `chat.send_as`: the user who sends. The event names the service as `via`", example = "alice")),
-    request_body(content = NewMessage, examples(
-        ("text" = (value = json!({"receiver_id": "bob", "text": "hi"}))),
-        ("data" = (value = json!({"receiver_id": "bob", "data": "iVBORw0KGgo=", "content_type": "image/png"}))),
+    params(("Idempotency-Key" = Option<CommandKey>, Header, description = "Unique among your commands: the same key again is the same command"),
+        ("Act-As" = Option<UserId>, Header, description = "For a service whose token has the scope `chat.send_as`: the user who sends. The event names the service as `via`")),
+    request_body(content = MessageForm, examples(
+        ("text" = (value = json!(examples::new_text()))),
+        ("data" = (value = json!(examples::new_data()))),
     )),
     responses((status = 201, description = "The message is recorded", body = Message<'_>, headers(
         ("Location" = String, description = "The URL of the message"),
         ("Idempotency-Replayed" = String, description = "`true` if it was recorded before with the same key"),
-    ))),
+    ), example = json!(examples::message()))),
 )]
 pub async fn send_message(
     State(app): State<AppState>,
@@ -67,7 +71,7 @@ pub async fn send_message(
 #[into_params(parameter_in = Path)]
 pub struct MessagePath {
     /// Of a message that you sent or received.
-    #[param(example = 4182)]
+    #[param(value_type = MessageId, example = 4182)]
     #[serde(rename = "_id")]
     id: Position,
 }
@@ -76,7 +80,7 @@ pub struct MessagePath {
 #[utoipa::path(
     get, path = "/v1/messages/{_id}", tag = "messages",
     params(MessagePath),
-    responses((status = 200, description = "The message as it is now", body = Message<'_>)),
+    responses((status = 200, description = "The message as it is now", body = Message<'_>, example = json!(examples::received_message()))),
 )]
 pub async fn get_message(
     State(app): State<AppState>,
@@ -97,7 +101,7 @@ pub async fn get_message(
     params(ListMessages),
     responses((status = 200, description = "A page of messages", body = History<'_>, headers(
         ("Link" = String, description = "`next` and `prev`, where there are such"),
-    ))),
+    ), example = json!(examples::history()))),
 )]
 pub async fn list_messages(
     State(app): State<AppState>,

@@ -1,13 +1,16 @@
 //! Pages for people: `/`, `/docs` and the document that `/docs` shows. Everything comes from the binary, so they work
 //! without the internet, and all links are relative, so they work behind a proxy that adds a prefix.
+//!
+//! `/` is the chat page where the binary was built with it, else a small page that says how to get it.
+
+pub mod chat;
 
 use std::sync::{Arc, LazyLock};
 
 use axum::{
-    extract::RawPathParams,
-    http::StatusCode,
+    extract::{Path, RawPathParams, State},
     http::{
-        HeaderName,
+        HeaderMap, HeaderName, StatusCode,
         header::{
             CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, X_FRAME_OPTIONS,
         },
@@ -17,8 +20,9 @@ use axum::{
 use utoipa_swagger_ui::Config;
 
 use crate::{
-    openapi,
+    asyncapi, openapi,
     problem::{Code, Problem},
+    state::AppState,
 };
 
 const HOME: &str = include_str!("pages/home.html");
@@ -38,13 +42,35 @@ fn page_headers(policy: &'static str) -> [(HeaderName, &'static str); 4] {
     ]
 }
 
-pub async fn show_home() -> Response {
-    let html = [(CONTENT_TYPE, "text/html; charset=utf-8")];
-    (page_headers(HOME_POLICY), html, HOME).into_response()
+pub async fn show_home(State(app): State<AppState>, request: HeaderMap) -> Response {
+    match &app.chat_page {
+        Some(page) => (page_headers(chat::POLICY), page.index(&request)).into_response(),
+        None => {
+            let html = [(CONTENT_TYPE, "text/html; charset=utf-8")];
+            (page_headers(HOME_POLICY), html, HOME).into_response()
+        }
+    }
+}
+
+/// What the chat page asks for.
+pub async fn show_asset(
+    State(app): State<AppState>,
+    Path(name): Path<String>,
+    request: HeaderMap,
+) -> Result<Response, Problem> {
+    let page = app.chat_page.as_ref();
+    page.and_then(|page| page.asset(&name, &request))
+        .ok_or_else(|| Problem::new(Code::RouteNotFound))
 }
 
 pub async fn show_openapi() -> Response {
     static DOCUMENT: LazyLock<String> = LazyLock::new(openapi::pretty);
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")];
+    (headers, DOCUMENT.as_str()).into_response()
+}
+
+pub async fn show_asyncapi() -> Response {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(asyncapi::pretty);
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")];
     (headers, DOCUMENT.as_str()).into_response()
 }

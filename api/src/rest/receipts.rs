@@ -8,10 +8,13 @@ use axum::{
 use super::key::Key;
 use crate::{
     auth::Actor,
-    operations,
+    examples, operations,
     problem::{Json, Problem},
     state::AppState,
-    wire::{NewReceipt, Receipt},
+    wire::{
+        NewReceipt, Receipt,
+        terms::{CommandKey, UserId},
+    },
 };
 
 /// Say that messages are received, or read
@@ -20,10 +23,10 @@ use crate::{
 /// nothing, and is answered with the marks as they are. Reading implies receiving.
 #[utoipa::path(
     post, path = "/v1/receipts", tag = "receipts",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 64 visible ASCII characters, unique among your commands. A receipt can be repeated without one."),
-        ("Act-As" = Option<String>, Header, description = "For a service whose token has the scope `chat.send_as`: the user who has received or read. The event names the service as `via`", example = "alice")),
-    request_body = NewReceipt,
-    responses((status = 200, description = "Your marks in that conversation", body = Receipt<'_>)),
+    params(("Idempotency-Key" = Option<CommandKey>, Header, description = "Unique among your commands. A receipt can be repeated without one"),
+        ("Act-As" = Option<UserId>, Header, description = "For a service whose token has the scope `chat.send_as`: the user who has received or read. The event names the service as `via`")),
+    request_body(content = NewReceipt, example = json!({"type": "read", "up_to": 4182})),
+    responses((status = 200, description = "Your marks in that conversation", body = Receipt<'_>, example = json!(examples::receipt()))),
 )]
 pub async fn send_receipt(
     State(app): State<AppState>,

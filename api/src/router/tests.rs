@@ -8,6 +8,7 @@ use chat_domain::ports::ExecuteError;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, get_current_timestamp};
 use serde_json::{Value, json};
 
+use super::PAGES;
 use crate::{
     limits::{HEAD_LIMIT, LimitsOptions},
     testing::{SECRET, Server, Setup, get, limits, post, request},
@@ -260,7 +261,11 @@ async fn pages_come_from_the_binary_and_link_relatively() {
             .starts_with("default-src 'none';")
     );
     assert_eq!(home.header("x-content-type-options"), "nosniff");
-    assert!(home.body.as_str().unwrap().contains(r#"href="docs/""#));
+    let html = home.body.as_str().unwrap();
+    assert!(html.contains(r#"href="docs/""#));
+    assert!(html.contains("make run"), "it says how to get the chat page");
+    let asset = server.call(plain(Method::GET, "/assets/index.js")).await;
+    assert_eq!(asset.code(), "route_not_found");
 
     let redirect = server.call(plain(Method::GET, "/docs")).await;
     assert_eq!(
@@ -434,4 +439,65 @@ async fn a_user_who_sends_too_much_is_told_when_to_come_again() {
     }
     assert_eq!(send("bob").await.status, 201);
     assert_eq!(server.get("alice", "/v1/conversations").await.status, 200);
+}
+
+#[tokio::test]
+async fn each_page_is_the_same_for_everybody() {
+    let server = Server::with(Setup {
+        page: &[("index.html", b"<title>"), ("assets/page.js", b"1")],
+        ..Setup::default()
+    });
+    for (path, _) in PAGES {
+        let path = path.replace("{name}", "page.js").replace("{*file}", "index.css");
+        let nobodys = server.call(plain(Method::GET, &path)).await;
+        assert!(
+            nobodys.status.is_success() || nobodys.status.is_redirection(),
+            "{path}: {nobodys:?}"
+        );
+        let expired = jwt(&json!({"sub": "alice", "exp": 1}));
+        let scopes = jwt(
+            &json!({"sub": "bridge", "exp": get_current_timestamp() + 60, "scope": "chat.send_as chat.read_all"}),
+        );
+        for token in [
+            crate::testing::token("alice"),
+            expired,
+            scopes,
+            "nonsense".to_owned(),
+        ] {
+            let mut asked = plain(Method::GET, &path);
+            let bearer = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+            asked.headers_mut().insert("authorization", bearer);
+            let somebodys = server.call(asked).await;
+            assert_eq!(
+                (somebodys.status, &somebodys.body),
+                (nobodys.status, &nobodys.body),
+                "{path}"
+            );
+        }
+    }
+}
+
+/// A quoted input is escaped twice: this one's would be fourteen times as long.
+#[tokio::test]
+async fn a_refusal_is_short_whatever_it_is_about() {
+    let server = Server::new();
+    let odd = "\u{7f}é".repeat(100);
+    for body in [
+        json!(odd),
+        json!({"receiver_id": [odd]}),
+        json!({"receiver_id": "bob", "text": "x", "content_type": odd}),
+    ] {
+        let refused = server.post("alice", "/v1/messages", &body).await;
+        assert!(refused.status.is_client_error(), "{refused:?}");
+        let detail = refused.body["detail"].as_str().unwrap();
+        assert!(detail.len() <= 260, "{detail}");
+        assert!(refused.body.to_string().len() < 2048, "{refused:?}");
+    }
+    let refused = server
+        .get(
+            "alice",
+            &format!("/v1/messages?with=bob&limit={}", "x".repeat(9000)),
+        )
+        .await;
+    assert!(refused.body.to_string().len() < 2048, "{refused:?}");
 }

@@ -13,7 +13,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
 };
-use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::Open;
+use crate::metrics::{self, Cut};
 
 pub(super) struct StallGuard<S> {
     stream: S,
@@ -21,17 +23,18 @@ pub(super) struct StallGuard<S> {
     /// Runs while a write is pending.
     timer: Pin<Box<Sleep>>,
     running: bool,
-    /// Says, as long as it is held, that the connection is open.
-    _open: TaskTrackerToken,
+    stalled: bool,
+    _open: Open,
 }
 
 impl<S> StallGuard<S> {
-    pub(super) fn new(stream: S, limit: Duration, open: TaskTrackerToken) -> Self {
+    pub(super) fn new(stream: S, limit: Duration, open: Open) -> Self {
         Self {
             stream,
             limit,
             timer: Box::pin(sleep(limit)),
             running: false,
+            stalled: false,
             _open: open,
         }
     }
@@ -46,6 +49,10 @@ impl<S> StallGuard<S> {
             self.timer.as_mut().reset(Instant::now() + self.limit);
         }
         ready!(self.timer.as_mut().poll(cx));
+        if !self.stalled {
+            self.stalled = true;
+            metrics::cut(Cut::Stalled);
+        }
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "the reader has stopped",
@@ -103,7 +110,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_write_that_stands_still_fails_and_a_slow_one_does_not() {
         let (ours, mut theirs) = tokio::io::duplex(4);
-        let mut guarded = StallGuard::new(ours, Duration::from_secs(30), TaskTracker::new().token());
+        let open = Open {
+            _tracked: TaskTracker::new().token(),
+            _place: None,
+        };
+        let mut guarded = StallGuard::new(ours, Duration::from_secs(30), open);
         // The clock moves by itself when all wait: the reader takes a little now and then, longer than the limit.
         let reader = tokio::spawn(async move {
             for _ in 0..5 {

@@ -20,6 +20,12 @@ struct Running {
 }
 
 async fn start(limit: Duration) -> Running {
+    start_with(limit, 100).await
+}
+
+async fn start_with(limit: Duration, places: usize) -> Running {
+    let full = Router::new().fallback(|| async { ([("connection", "close")], "full") });
+    let places = Places::new(places, full);
     let shutdown = Shutdown {
         stop: CancellationToken::new(),
         streams: CancellationToken::new(),
@@ -41,7 +47,7 @@ async fn start(limit: Duration) -> Running {
         .route("/echo", post(|body: String| async { body }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let left = tokio::spawn(serve(listener, router, shutdown.clone()));
+    let left = tokio::spawn(serve(listener, router, places, shutdown.clone()));
     Running {
         address,
         shutdown,
@@ -116,6 +122,47 @@ async fn a_stop_lets_streams_end_and_requests_finish() {
     read_to(&mut slow, "abcd").await;
     assert_eq!(server.left.await.unwrap(), 0);
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn who_finds_no_place_is_told_so_and_a_place_that_is_given_back_is_the_next_ones() {
+    const GET_PEER: &str = "GET /peer HTTP/1.1\r\nHost: x\r\n\r\n";
+    let server = start_with(Duration::from_secs(10), 2).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = ask(server.address, GET_POLITE).await;
+        read_to(&mut stream, "word\r\n").await;
+        held.push(stream);
+    }
+    for _ in 0..3 {
+        let mut refused = ask(server.address, GET_PEER).await;
+        let answer = read_to(&mut refused, "full").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(refused.read(&mut [0]).await.unwrap(), 0, "and ended");
+    }
+    // Many times as many as may be refused at a time, and those say nothing: nobody waits for their time to be over.
+    let mut silent = Vec::new();
+    for _ in 0..20 * REFUSALS {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let mut behind = ask(server.address, GET_PEER).await;
+    timeout(REFUSAL_TIME * 5, read_to(&mut behind, "full"))
+        .await
+        .expect("whoever asks is answered at once");
+    held.pop();
+    let served = async {
+        loop {
+            let mut stream = ask(server.address, GET_PEER).await;
+            let mut answer = [0; 4096];
+            let length = stream.read(&mut answer).await.unwrap();
+            if answer[..length].ends_with(b"127.0.0.1") {
+                return;
+            }
+        }
+    };
+    timeout(Duration::from_secs(20), served)
+        .await
+        .expect("a place is free");
 }
 
 #[tokio::test]

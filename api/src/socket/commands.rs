@@ -4,6 +4,7 @@ use bytes::Bytes;
 use chat_domain::{cursor::After, ids::CommandKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::packet::{Event, Outgoing, json};
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     metrics,
     operations::{ConversationList, ListConversations, ListMessages, MessageList, Sent},
     problem::{Code, Problem, parse_json},
-    wire::{Binary, Draft, Message, NewReceipt, Receipt},
+    wire::{Binary, Draft, Message, NewData, NewReceipt, NewText, Receipt, terms},
 };
 
 pub(super) enum Command {
@@ -137,19 +138,70 @@ impl SendMessage {
     }
 }
 
+/// A message to be sent, and its key. Exactly one of `text` and `data`.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[schema(as = Send)]
+pub enum SendForm {
+    Text(SendText),
+    Data(SendData),
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the document")]
+pub struct SendText {
+    #[serde(flatten)]
+    message: NewText,
+    #[schema(value_type = Option<terms::CommandKey>)]
+    key: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the document")]
+pub struct SendData {
+    #[serde(flatten)]
+    message: NewData,
+    #[schema(value_type = Option<terms::CommandKey>)]
+    key: Option<String>,
+}
+
+/// A receipt, and its key.
+#[derive(ToSchema)]
+#[schema(as = SendReceipt)]
+#[expect(dead_code, reason = "for the document")]
+pub struct ReceiptForm {
+    #[serde(flatten)]
+    receipt: NewReceipt,
+    #[schema(value_type = Option<terms::CommandKey>)]
+    key: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct Key {
     key: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Resume {
+/// Begin the stream anew.
+#[derive(Deserialize, ToSchema)]
+pub struct Resume {
+    #[schema(value_type = terms::After)]
     after: String,
 }
 
-#[derive(Deserialize)]
-struct Authenticate {
+/// Go on with another token.
+#[derive(Deserialize, ToSchema)]
+pub struct Authenticate {
+    /// A JWT of the same user.
+    #[schema(example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2ln")]
     token: String,
+}
+
+/// How long the new token is good.
+#[derive(Serialize, ToSchema)]
+pub struct Authenticated {
+    /// The token's `exp`.
+    #[schema(value_type = terms::Seconds)]
+    expires_at: u64,
 }
 
 /// What a command is answered with.
@@ -211,10 +263,6 @@ impl Answer {
     }
 
     pub(super) fn authenticated(caller: &Caller) -> Self {
-        #[derive(Serialize)]
-        struct Authenticated {
-            expires_at: u64,
-        }
         let expires_at = caller.expires_at;
         Self::result(&Authenticated { expires_at }, Binary::Base64)
     }

@@ -10,6 +10,9 @@ use bytes::Bytes;
 use engineioxide::Str;
 use serde::Serialize;
 
+use super::{ConnectError, Connected};
+use crate::problem::ProblemBody;
+
 /// How many pieces of binary one packet may have. No command has more than one; somebody who sends more is told what
 /// is wrong with the command, up to a bound.
 const MOST_ATTACHMENTS: usize = 16;
@@ -91,6 +94,9 @@ impl Decoder {
     }
 }
 
+/// Bytes of a namespace's name: it is given back in a refusal.
+const LONGEST_NAMESPACE: usize = 64;
+
 fn read(text: &Str) -> Option<(Received, usize)> {
     const BINARY_EVENT: u8 = b'5';
     const BINARY_ACK: u8 = b'6';
@@ -109,6 +115,9 @@ fn read(text: &Str) -> Option<(Received, usize)> {
     let mut namespace = "";
     if rest.starts_with('/') {
         (namespace, rest) = rest.split_once(',').unwrap_or((rest, ""));
+    }
+    if namespace.len() > LONGEST_NAMESPACE {
+        return None;
     }
     let namespace = namespace.strip_suffix('/').unwrap_or(namespace).to_owned();
     let number = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -150,19 +159,13 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     pub(super) fn connect(sid: &str) -> Self {
-        Self::plain(format!(r#"0{{"sid":"{sid}"}}"#))
+        Self::plain(format!("0{}", json(&Connected { sid })))
     }
 
     /// `namespace` as it was [`Received`].
-    pub(super) fn connect_error(namespace: &str, message: &str, data: Option<&impl Serialize>) -> Self {
-        #[derive(Serialize)]
-        struct Error<'a, D> {
-            message: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            data: Option<&'a D>,
-        }
+    pub(super) fn connect_error(namespace: &str, message: &str, data: Option<&ProblemBody>) -> Self {
         let separator = if namespace.is_empty() { "" } else { "," };
-        let error = json(&Error { message, data });
+        let error = json(&ConnectError { message, data });
         Self::plain(format!("4{namespace}{separator}{error}"))
     }
 
@@ -306,7 +309,8 @@ mod tests {
     #[test]
     fn packets_are_written() {
         let bytes = || vec![Bytes::from_static(b"x")];
-        let none = None::<&()>;
+        let mut refused = crate::problem::Problem::new(crate::problem::Code::TokenMissing).body(None);
+        refused.title = "a".to_owned();
         for (packet, text) in [
             (Outgoing::connect("abc"), r#"0{"sid":"abc"}"#),
             (Outgoing::disconnect(), "1"),
@@ -314,10 +318,10 @@ mod tests {
             (Outgoing::event("event", "{}", bytes()), r#"51-["event",{}]"#),
             (Outgoing::ack(7, "{}", vec![]), "37[{}]"),
             (Outgoing::ack(7, "{}", bytes()), "61-7[{}]"),
-            (Outgoing::connect_error("", "a\"", none), r#"4{"message":"a\""}"#),
+            (Outgoing::connect_error("", "a\"", None), r#"4{"message":"a\""}"#),
             (
-                Outgoing::connect_error("/x", "a", Some(&1)),
-                r#"4/x,{"message":"a","data":1}"#,
+                Outgoing::connect_error("/x", "a", Some(&refused)),
+                r#"4/x,{"message":"a","data":{"type":"urn:chat-system:problem:token_missing","title":"a","status":401,"code":"token_missing"}}"#,
             ),
         ] {
             assert_eq!(packet.text, text);

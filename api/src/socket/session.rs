@@ -26,7 +26,7 @@ use crate::{
     metrics, operations,
     problem::{Code, Problem},
     realtime::{
-        hub::Starting,
+        hub::Refused,
         subscription::{Delivery, Subscription},
         written::{self, Written},
     },
@@ -54,16 +54,15 @@ impl From<Gone> for End {
     }
 }
 
-impl From<Starting> for End {
-    fn from(Starting: Starting) -> Self {
-        Problem::new(Code::Starting).into()
+impl From<Refused> for End {
+    fn from(Refused(code): Refused) -> Self {
+        Problem::new(code).into()
     }
 }
 
 /// A refusal for the time being: permanent ones come before there is a session.
 impl From<Problem> for End {
     fn from(problem: Problem) -> Self {
-        metrics::rejected(problem.code, Door::SocketIo);
         Self::closing(problem.code)
     }
 }
@@ -105,6 +104,7 @@ pub(super) async fn run(app: AppState, sender: Sender, caller: Caller, after: Af
         Ok(never) => match never {},
     };
     if let End::Closing(closing) = end {
+        metrics::rejected(closing.code, Door::SocketIo);
         // Gone meanwhile: nobody is left to be told.
         let _ = session.close(&closing).await;
     }
@@ -165,6 +165,9 @@ impl Session {
         }
         if self.is_lost(&delivery) {
             return Ok(());
+        }
+        if matches!(delivery, Delivery::Event { .. }) {
+            metrics::delivered(Door::SocketIo, 1);
         }
         let mut binary = Binary::attached();
         let heartbeat_s = self.app.heartbeat.as_secs();

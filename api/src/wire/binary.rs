@@ -4,17 +4,24 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The bytes of content as JSON holds them.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Data {
     Base64(String),
-    /// As socket.io writes it: the bytes follow, numbered.
-    Attachment {
-        _placeholder: bool,
-        num: usize,
-    },
+    Attachment(Attachment),
+}
+
+/// Bytes as socket.io carries them: they follow the packet, numbered, and this stands in their place. Clients of
+/// socket.io put them there by themselves, and show the bytes.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Attachment {
+    #[schema(example = true)]
+    pub _placeholder: bool,
+    #[schema(example = 0, minimum = 0, maximum = 15)]
+    pub num: usize,
 }
 
 /// What becomes of bytes while JSON is written.
@@ -42,10 +49,10 @@ impl Binary {
             Self::Base64 => Data::Base64(BASE64_STANDARD.encode(bytes)),
             Self::Attached(attachments) => {
                 attachments.push(bytes.clone());
-                Data::Attachment {
+                Data::Attachment(Attachment {
                     _placeholder: true,
                     num: attachments.len() - 1,
-                }
+                })
             }
         }
     }

@@ -7,27 +7,70 @@ use chat_domain::{
     content::{Content, ContentType},
     ids::UserId,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::terms::{Base64, ContentType as ContentTypeTerm, TextualType, UserId as UserIdTerm, null};
 use crate::problem::{Code, Problem};
 
-/// A message to be sent. Exactly one of `text` and `data`.
-#[derive(Deserialize, ToSchema)]
+/// A message to be sent, as a client writes it; [`MessageForm`] is how the documents describe it.
+#[derive(Deserialize)]
 pub struct NewMessage {
-    /// 1 to 32 of `A-Z a-z 0-9 . _ @ + : -`. Somebody never seen before, or oneself, is fine.
-    #[schema(example = "bob")]
+    pub receiver_id: String,
+    pub text: Option<String>,
+    pub data: Option<String>,
+    pub content_type: Option<String>,
+}
+
+/// A message to be sent. Exactly one of `text` and `data`.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = NewMessage)]
+pub enum MessageForm {
+    Text(NewText),
+    Data(NewData),
+}
+
+/// A message of text.
+#[derive(Serialize, ToSchema)]
+pub struct NewText {
+    /// Somebody never seen before, or oneself, is fine.
+    #[schema(value_type = UserIdTerm)]
     pub receiver_id: String,
     /// The content as text.
-    #[schema(example = "hi")]
-    pub text: Option<String>,
-    /// The content as bytes, in base64 with padding (standard alphabet).
-    #[schema(example = json!(null), content_encoding = "base64")]
-    pub data: Option<String>,
-    /// `text/plain` if absent with `text`, `application/octet-stream` with `data`. With `text` it must be a textual
-    /// type: `text/*`, JSON or XML.
-    #[schema(example = "text/plain")]
+    #[schema(example = "hi", min_length = 1, max_length = 16_777_216)]
+    pub text: String,
+    /// `text/plain` if absent or null.
+    #[schema(value_type = Option<TextualType>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
+    /// Absent, or null.
+    #[schema(schema_with = null, required = false)]
+    #[serde(skip_serializing_if = "is_absent")]
+    pub data: (),
+}
+
+/// A message of anything else.
+#[derive(Serialize, ToSchema)]
+pub struct NewData {
+    /// Somebody never seen before, or oneself, is fine.
+    #[schema(value_type = UserIdTerm)]
+    pub receiver_id: String,
+    /// The content as bytes.
+    #[schema(value_type = Base64)]
+    pub data: String,
+    /// `application/octet-stream` if absent or null.
+    #[schema(value_type = Option<ContentTypeTerm>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// Absent, or null.
+    #[schema(schema_with = null, required = false)]
+    #[serde(skip_serializing_if = "is_absent")]
+    pub text: (),
+}
+
+fn is_absent((): &()) -> bool {
+    true
 }
 
 impl NewMessage {

@@ -4,33 +4,39 @@ use chat_domain::{ids::UserId, views};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Binary, Message};
+use super::{Binary, Message, terms};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Conversations<'a> {
     /// The one with the newest message first.
+    #[schema(max_items = 200)]
     pub conversations: Vec<Conversation<'a>>,
-    #[schema(required = true, example = "/v1/conversations?before=4182&limit=50")]
+    /// Where the page goes on.
+    #[schema(
+        required = true,
+        example = "/v1/conversations?before=4182&limit=50",
+        max_length = 512
+    )]
     pub next: Option<String>,
     /// Taken before the page was read: a stream from here misses nothing that the page does not show.
-    #[schema(example = "k7f3q2:5230")]
+    #[schema(value_type = terms::Cursor)]
     pub cursor: String,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Conversation<'a> {
-    /// The two user ids sorted bytewise with a comma between, or a room's id (`~…`).
-    #[schema(example = "alice,bob")]
+    #[schema(value_type = terms::ConversationId)]
     pub conversation_id: &'a str,
     /// The other one; null for a room.
-    #[schema(required = true, example = "bob")]
+    #[schema(value_type = Option<terms::UserId>, required = true)]
     pub with: Option<String>,
     /// How many messages there are.
-    #[schema(example = 17)]
+    #[schema(value_type = terms::Seq)]
     pub seq: i64,
     /// How many of them the caller has not marked as read.
-    #[schema(example = 2)]
+    #[schema(value_type = terms::Count)]
     pub unread: i64,
+    /// Null where there is none, or none that the caller may see.
     #[schema(required = true)]
     pub last_message: Option<Message<'a>>,
     /// Sorted by user id.
@@ -40,11 +46,11 @@ pub struct Conversation<'a> {
 /// How far somebody has received and read: the `seq` of the last such message, 0 for none.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Participant<'a> {
-    #[schema(example = "alice")]
+    #[schema(value_type = terms::UserId)]
     pub user_id: &'a str,
-    #[schema(example = 17)]
+    #[schema(value_type = terms::Seq)]
     pub received_seq: i64,
-    #[schema(example = 15)]
+    #[schema(value_type = terms::Seq)]
     pub read_seq: i64,
 }
 

@@ -15,15 +15,16 @@ use serde_json::Value;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 use utoipa::ToSchema;
 
-use super::{Binary, Message};
+use super::{Binary, Message, terms};
 
 /// Something that happened, with its place in the chain: `prev` is the `cursor` of the delivery before it.
 #[derive(Serialize, ToSchema)]
 pub struct Event<'a> {
     /// Go on from here after this event. Opaque.
-    #[schema(example = "k7f3q2:4182")]
+    #[schema(value_type = terms::Cursor)]
     pub cursor: String,
-    #[schema(example = "k7f3q2:4177")]
+    /// The `cursor` of the delivery before it.
+    #[schema(value_type = terms::Cursor)]
     pub prev: String,
     #[serde(flatten)]
     pub body: EventBody<'a>,
@@ -33,32 +34,33 @@ pub struct Event<'a> {
 #[derive(Serialize, ToSchema)]
 pub struct EventBody<'a> {
     /// The event's place in the log; of a `message.sent`, the `_id` of its message.
-    #[schema(example = 4182, minimum = 1)]
+    #[schema(value_type = terms::Position)]
     pub position: i64,
-    /// `message.sent`, `receipt.received` or `receipt.read`, and others in the future.
     #[serde(rename = "type")]
-    #[schema(example = "message.sent")]
+    #[schema(value_type = terms::EventType)]
     pub kind: &'a str,
-    #[schema(example = "alice,bob")]
+    #[schema(value_type = terms::ConversationId)]
     pub conversation_id: &'a str,
-    #[schema(example = "alice")]
+    #[schema(value_type = terms::UserId)]
     pub actor_id: &'a str,
     /// The service that acted for the actor.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = json!(null))]
+    #[schema(value_type = Option<terms::UserId>, nullable = false)]
     pub via: Option<&'a str>,
     /// UTC, by the database's clock, with microseconds.
-    #[schema(example = "2026-11-22T10:15:30.123456Z", format = DateTime)]
+    #[schema(example = "2026-11-22T10:15:30.123456Z", format = DateTime, max_length = 27, pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{6}Z$")]
     pub occurred_at: String,
     /// The key that the actor's client gave to its command.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "c1-88")]
+    #[schema(value_type = Option<terms::CommandKey>, nullable = false)]
     pub key: Option<&'a str>,
     /// Of `message.sent`: the message as it was at that moment.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub message: Option<Message<'a>>,
     /// Of receipts: everything up to this message is received, or read.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub up_to: Option<UpTo>,
     /// What a type of a newer version has.
     #[serde(flatten)]
@@ -70,10 +72,41 @@ pub struct EventBody<'a> {
 #[derive(Serialize, ToSchema)]
 pub struct UpTo {
     #[serde(rename = "_id")]
-    #[schema(example = 4182)]
+    #[schema(value_type = terms::MessageId)]
     pub id: i64,
-    #[schema(example = 17)]
+    #[schema(value_type = terms::Seq)]
     pub seq: i64,
+}
+
+/// An event for the documents.
+pub(crate) fn event_of_example<'a>(
+    cursor: &str,
+    prev: &str,
+    kind: &'a str,
+    actor_id: &'a str,
+    message: Option<Message<'a>>,
+    up_to: Option<UpTo>,
+) -> Event<'a> {
+    let position = cursor
+        .rsplit(':')
+        .next()
+        .and_then(|position| position.parse().ok());
+    Event {
+        cursor: cursor.to_owned(),
+        prev: prev.to_owned(),
+        body: EventBody {
+            position: position.unwrap_or_default(),
+            kind,
+            conversation_id: "alice,bob",
+            actor_id,
+            via: None,
+            occurred_at: rfc3339(1_790_000_000_123_456),
+            key: message.is_some().then_some("c1-88"),
+            message,
+            up_to,
+            others: BTreeMap::new(),
+        },
+    }
 }
 
 /// The event's JSON without `cursor` and `prev`: an object, never an empty one.

@@ -4,40 +4,37 @@ use chat_domain::views;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Binary, Data};
+use super::{Binary, Data, terms};
 
 /// A message. Textual content in valid UTF-8 is `text`, all else is `data`; an erased message has neither, and no
 /// `content_type`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Message<'a> {
-    /// Grows in the order that everybody sees.
     #[serde(rename = "_id")]
-    #[schema(example = 4182, minimum = 1)]
+    #[schema(value_type = terms::MessageId)]
     pub id: i64,
-    #[schema(example = "alice,bob")]
+    #[schema(value_type = terms::ConversationId)]
     pub conversation_id: &'a str,
-    /// Counts the messages of the conversation: 1, 2, 3… without a hole.
-    #[schema(example = 17, minimum = 1)]
+    #[schema(value_type = terms::Seq)]
     pub seq: i64,
-    #[schema(example = "alice")]
+    #[schema(value_type = terms::UserId)]
     pub sender_id: &'a str,
-    #[schema(example = "bob")]
+    #[schema(value_type = terms::UserId)]
     pub receiver_id: &'a str,
-    /// Seconds since the Unix epoch, by the database's clock.
-    #[schema(example = 1_790_000_000)]
+    /// By the database's clock.
+    #[schema(value_type = terms::Seconds)]
     pub sent_at: i64,
-    /// When the receiver first said that it has the message, in seconds since the Unix epoch.
-    #[schema(required = true)]
+    /// When the receiver first said that it has the message; null until then.
+    #[schema(value_type = Option<terms::Seconds>, required = true)]
     pub received_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "text/plain")]
+    #[schema(value_type = Option<terms::ContentType>, nullable = false)]
     pub content_type: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "hi")]
+    #[schema(example = "hi", nullable = false)]
     pub text: Option<&'a str>,
-    /// Base64 with padding (standard alphabet).
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, content_encoding = "base64")]
+    #[schema(value_type = Option<terms::Base64>, nullable = false)]
     pub data: Option<Data>,
 }
 
@@ -66,14 +63,23 @@ impl<'a> Message<'a> {
 /// A page of a conversation.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct History<'a> {
+    #[schema(max_items = 200)]
     pub messages: Vec<Message<'a>>,
     /// Where the page goes on in its own order.
-    #[schema(required = true, example = "/v1/messages?with=bob&before=4182&limit=50")]
+    #[schema(
+        required = true,
+        example = "/v1/messages?with=bob&before=4182&limit=50",
+        max_length = 512
+    )]
     pub next: Option<String>,
     /// Where the messages on the other side of the first one are: that page has the other order.
-    #[schema(required = true, example = "/v1/messages?with=bob&after=4231&limit=50")]
+    #[schema(
+        required = true,
+        example = "/v1/messages?with=bob&after=4231&limit=50",
+        max_length = 512
+    )]
     pub prev: Option<String>,
     /// Taken before the page was read: a stream from here misses nothing that the page does not show.
-    #[schema(example = "k7f3q2:5230")]
+    #[schema(value_type = terms::Cursor)]
     pub cursor: String,
 }

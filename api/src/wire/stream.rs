@@ -3,61 +3,61 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Event;
+use super::{Event, terms};
 
 /// The stream is complete from its cursor.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Ready<'a> {
-    #[schema(example = "k7f3q2:4177")]
+    #[schema(value_type = terms::Cursor)]
     pub cursor: String,
     /// The last position of the log at this moment.
-    #[schema(example = 5230)]
+    #[schema(value_type = terms::Position)]
     pub head: i64,
-    #[schema(example = "alice")]
+    #[schema(value_type = terms::UserId)]
     pub user_id: &'a str,
     /// A heartbeat comes at least this often, in seconds.
-    #[schema(example = 15)]
+    #[schema(example = 15, minimum = 1, maximum = 3600)]
     pub heartbeat_s: u64,
 }
 
 /// The stream is not complete: load by REST what is wanted; the stream goes on live from its cursor.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Reset<'a> {
-    #[schema(example = "k7f3q2:5230")]
+    #[schema(value_type = terms::Cursor)]
     pub cursor: String,
-    /// `ahead`, `other_epoch` or `pruned`.
-    #[schema(example = "other_epoch")]
+    #[schema(value_type = terms::ResetReason)]
     pub reason: &'a str,
     /// The first position that is still there.
-    #[schema(example = 1)]
+    #[schema(value_type = terms::Position)]
     pub oldest: i64,
 }
 
 /// Nothing happened for this reader between `prev` and `cursor`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Heartbeat {
-    #[schema(example = "k7f3q2:5230")]
+    #[schema(value_type = terms::Cursor)]
     pub cursor: String,
-    #[schema(example = "k7f3q2:4182")]
+    #[schema(value_type = terms::Cursor)]
     pub prev: String,
 }
 
 /// The caller's token is about to expire, and the stream ends with it: come back with a new one.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Expiring {
-    /// Seconds since the Unix epoch: the token's `exp`.
-    #[schema(example = 1_790_003_600)]
+    /// The token's `exp`.
+    #[schema(value_type = terms::Seconds)]
     pub expires_at: u64,
 }
 
 /// The last thing of a stream.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Closing<'a> {
-    /// `shutdown`, `token_expired`, `overloaded`, `too_many_connections`, `starting` or `not_ready`.
-    #[schema(example = "shutdown")]
+    /// `shutdown`, `token_expired`, `overloaded`, `too_many_connections`, `starting` or `not_ready`, and others in the
+    /// future.
+    #[schema(value_type = terms::ProblemCode)]
     pub code: &'a str,
     /// Come again after so many seconds.
-    #[schema(example = 5)]
+    #[schema(example = 5, minimum = 0, maximum = 86400)]
     pub retry_after: u32,
 }
 
@@ -65,11 +65,15 @@ pub struct Closing<'a> {
 /// poll to poll: the first event's `prev` is the cursor that the poll asked after.
 #[derive(Serialize, ToSchema)]
 pub struct EventPage<'a> {
+    /// Each with its place in the chain.
+    #[schema(max_items = 200)]
     pub events: Vec<Event<'a>>,
-    #[schema(example = "k7f3q2:5230")]
+    #[schema(value_type = terms::Cursor)]
     pub cursor: String,
     /// The last position of the log, as far as this answer knows.
-    #[schema(example = 5230)]
+    #[schema(value_type = terms::Position)]
     pub head: i64,
+    /// There may be more already.
+    #[schema(example = false)]
     pub more: bool,
 }

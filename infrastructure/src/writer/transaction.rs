@@ -4,23 +4,32 @@
 use chat_domain::{
     Micros, Position,
     batch::{Batch, decide_batch},
+    cursor::Cursor,
     event::{Event, MESSAGE_SENT, Recorded},
     facts::{Conversation, Earlier, Facts, MessagePlace, Needs, Participant},
     ids::{CommandKey, ConversationId, ConversationNumber, UserId},
 };
-use sea_orm::{DbErr, QueryResult, sqlx};
+use sea_orm::{DbErr, QueryResult};
 
 use super::Waiting;
 use crate::{
     database::Flavor,
+    epoch::epoch_of,
+    planted::{self, Defect},
+    primary::{self, Primary},
     rows,
     session::{Session, SessionError},
     sql,
 };
 
 /// Decides the commands and commits what they lead to. On an error the transaction may still be open.
-pub(super) async fn attempt(session: &mut Session, part: &mut [Waiting]) -> Result<Batch, SessionError> {
+pub(super) async fn attempt(
+    session: &mut Session,
+    primary: &Primary,
+    part: &mut [Waiting],
+) -> Result<Batch, SessionError> {
     let flavor = session.flavor;
+    let seen = primary.seen();
     let needs = Needs::of(part.iter().map(|waiting| &waiting.command));
     // A key that the server made for a command which was never sent to the database is nowhere yet.
     let keys = part
@@ -28,9 +37,13 @@ pub(super) async fn attempt(session: &mut Session, part: &mut [Waiting]) -> Resu
         .filter(|w| w.in_doubt || !w.command.key.is_of_server());
     let keys: Vec<_> = keys.map(|w| (&w.command.actor_id, &w.command.key)).collect();
     let rows = session.script(read_facts(flavor, &needs, &keys)).await?;
-    let (head, now, mut facts) = facts(&rows).map_err(unreadable)?;
+    let (head, now, mut facts) = facts(&rows).map_err(SessionError::unreadable)?;
+    if seen.is_some_and(|seen| !primary::reaches(&head, &seen)) {
+        return Err(SessionError::Moved);
+    }
 
-    let batch = decide_batch(&mut facts, part.iter().map(|waiting| &waiting.command), head, now);
+    let commands = part.iter().map(|waiting| &waiting.command);
+    let batch = decide_batch(&mut facts, commands, head.position, now);
     if batch.recorded.is_empty() {
         session.script("ROLLBACK".into()).await?;
         return Ok(batch);
@@ -39,19 +52,22 @@ pub(super) async fn attempt(session: &mut Session, part: &mut [Waiting]) -> Resu
     for waiting in part.iter_mut() {
         waiting.in_doubt = true;
     }
+    if planted::strikes(Defect::AckBeforeCommit) {
+        for (waiting, outcome) in part.iter_mut().zip(&batch.outcomes) {
+            planted::answer_early(&mut waiting.answer, outcome);
+        }
+    }
     session.script(write(flavor, &batch.recorded, &facts)).await?;
+    let position = batch.recorded.last().map_or(head.position, |last| last.position);
+    primary.saw(Cursor { position, ..head });
     Ok(batch)
-}
-
-fn unreadable(error: DbErr) -> SessionError {
-    SessionError::Away(sqlx::Error::Decode(Box::new(error)))
 }
 
 /// Takes the head lock, draws the time, and reads what the batch needs. Each row begins with a letter for what it is.
 fn read_facts(flavor: Flavor, needs: &Needs, keys: &[(&UserId, &CommandKey)]) -> String {
     let mut script = format!(
         "{}; UPDATE log_head SET last_time = {}(last_time, {}) WHERE id = 1; \
-         SELECT 'h' AS fact, position, last_time FROM log_head WHERE id = 1",
+         SELECT 'h' AS fact, epoch, position, last_time FROM log_head WHERE id = 1",
         flavor.begin(),
         flavor.greatest(),
         flavor.now_micros(),
@@ -97,12 +113,18 @@ const CONVERSATION: &str = "c.id, c.name, c.seq, c.last_position, c.last_message
      p.to_position, p.received_seq, p.read_seq";
 
 /// The head, the time drawn, and the facts.
-fn facts(rows: &[QueryResult]) -> Result<(Position, Micros, Facts), DbErr> {
+fn facts(rows: &[QueryResult]) -> Result<(Cursor, Micros, Facts), DbErr> {
     let mut head = None;
     let mut facts = Facts::default();
     for row in rows {
         match row.try_get::<String>("", "fact")?.as_str() {
-            "h" => head = Some((row.try_get("", "position")?, row.try_get("", "last_time")?)),
+            "h" => {
+                let cursor = Cursor {
+                    epoch: epoch_of(row)?,
+                    position: row.try_get("", "position")?,
+                };
+                head = Some((cursor, row.try_get("", "last_time")?));
+            }
             "k" => {
                 let actor = user(row, "actor_id")?;
                 let key = CommandKey::stored(&row.try_get::<String>("", "command_key")?).map_err(custom)?;
@@ -130,8 +152,8 @@ fn facts(rows: &[QueryResult]) -> Result<(Position, Micros, Facts), DbErr> {
             }
         }
     }
-    let (position, time) = head.ok_or_else(|| DbErr::RecordNotFound("log_head".into()))?;
-    Ok((position, time, facts))
+    let (head, time) = head.ok_or_else(|| DbErr::RecordNotFound("log_head".into()))?;
+    Ok((head, time, facts))
 }
 
 fn conversation(facts: &mut Facts, row: &QueryResult) -> Result<ConversationId, DbErr> {
@@ -178,7 +200,7 @@ fn write(flavor: Flavor, recorded: &[std::sync::Arc<Recorded>], facts: &Facts) -
         .any(|r| matches!(r.event, Event::MessageSent { .. }))
     {
         script += "; ";
-        script += &project_messages(flavor, first, last);
+        script += &project_messages(flavor, first, last, "NULL");
     }
     for upsert in project_conversations(flavor, recorded, facts) {
         script += "; ";
@@ -189,10 +211,11 @@ fn write(flavor: Flavor, recorded: &[std::sync::Arc<Recorded>], facts: &Facts) -
 }
 
 /// Copies messages from the log into their projection, inside the database: their content crosses the wire once.
-pub(crate) fn project_messages(flavor: Flavor, first: Position, last: Position) -> String {
+/// `received_at` is null but of messages that were there before the log.
+pub(crate) fn project_messages(flavor: Flavor, first: Position, last: Position, received_at: &str) -> String {
     format!(
         "INSERT INTO messages (_id, sender_id, reciver_id, sent_at, recived_at, data, content_type, \
-         conversation_id, seq) SELECT position, actor_id, receiver_id, {}, NULL, content, content_type, \
+         conversation_id, seq) SELECT position, actor_id, receiver_id, {}, {received_at}, content, content_type, \
          conversation_id, seq FROM outbox WHERE position BETWEEN {first} AND {last} AND type = '{MESSAGE_SENT}'",
         flavor.seconds("occurred_at"),
     )

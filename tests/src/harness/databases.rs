@@ -1,8 +1,8 @@
 //! Real databases: SQLite in a file, a private MariaDB and a private MySQL for each test process, started when first
 //! asked for, and servers of a test's own that it may kill.
 //!
-//! They are as durable as production's. A test gets a fresh database with a user that has the rights named in the
-//! README and no others, for the server under test, and a connection as root to look inside and to plant things.
+//! They are as durable as production's. A test gets a fresh database with a user that has the rights named in
+//! docs/operations.md and no others, for the server under test, and a connection as root to look inside and to plant things.
 
 mod server;
 
@@ -10,7 +10,12 @@ mod available;
 
 mod each;
 
-use std::{path::PathBuf, thread};
+use std::{
+    io::Write,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread,
+};
 
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend, QueryResult, Statement, TryGetable,
@@ -104,6 +109,23 @@ impl Database {
         }
     }
 
+    /// The user of the server under test, its password, and the database's name. Panics for SQLite.
+    pub fn login(&self) -> (String, String, String) {
+        match &self.place {
+            Place::File(_) => panic!("SQLite has no users"),
+            Place::Server {
+                name, user, password, ..
+            } => (user.clone(), password.clone(), name.clone()),
+        }
+    }
+
+    /// Ends the connections as root; the next look inside makes new ones. For a file that was replaced.
+    pub async fn reopen(&mut self) {
+        if let Some(root) = self.root.take() {
+            root.close().await.expect("it is open");
+        }
+    }
+
     /// The file of a SQLite database. Panics for the others.
     pub fn file(&self) -> PathBuf {
         match &self.place {
@@ -169,6 +191,55 @@ impl Database {
         let query = Statement::from_string(self.backend(), sql);
         let row = self.root().await.query_one_raw(query).await;
         row.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// A dump of all tables, as an operator takes it. Panics for SQLite.
+    pub async fn dump(&self) -> Vec<u8> {
+        self.client(
+            "mariadb-dump",
+            &["--single-transaction", "--hex-blob"],
+            Vec::new(),
+        )
+        .await
+    }
+
+    /// Puts a dump back: each table is dropped and made anew.
+    pub async fn restore(&self, dump: &[u8]) {
+        self.client("mariadb", &[], dump.to_vec()).await;
+    }
+
+    /// Runs a program of the database's as root, which gets `input` and whose output is returned.
+    async fn client(&self, program: &'static str, arguments: &[&str], input: Vec<u8>) -> Vec<u8> {
+        let Place::Server { address, name, .. } = &self.place else {
+            panic!("SQLite has no programs")
+        };
+        let mut command = Command::new(program);
+        command
+            .args(["--no-defaults", "--host=127.0.0.1", "--user=root"])
+            .arg(format!("--port={}", address.port))
+            .args(arguments)
+            .arg(name)
+            .env("MYSQL_PWD", &address.root_password)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let work = move || {
+            let mut child = command.spawn()?;
+            let mut stdin = child.stdin.take().expect("it is piped");
+            let writer = thread::spawn(move || stdin.write_all(&input));
+            let output = child.wait_with_output()?;
+            let written = writer.join().expect("writing does not panic");
+            anyhow::ensure!(
+                output.status.success() && written.is_ok(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            Ok(output.stdout)
+        };
+        let done = tokio::task::spawn_blocking(work)
+            .await
+            .expect("it does not panic");
+        done.unwrap_or_else(|error| panic!("{program}: {error}"))
     }
 
     pub fn backend(&self) -> DbBackend {

@@ -75,6 +75,11 @@ impl Events {
         Some(frame)
     }
 
+    /// The next frame whatever it is, for a reader that judges nothing. `None` at the end of the stream. Cancel safe.
+    pub async fn frame(&mut self) -> Option<Frame> {
+        self.frames.next().await
+    }
+
     /// The next frame with this name; others before it are skipped. Panics when the stream ends first.
     pub async fn named(&mut self, name: &str, limit: Duration) -> Frame {
         let find = async {

@@ -19,7 +19,7 @@ use tokio::{
 
 use super::databases::Database;
 
-/// What becomes of a COMMIT; the client's connection is cut in each case.
+/// What becomes of a COMMIT; the client's connection is cut in each case but the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitFault {
     /// The server commits, its answer never arrives.
@@ -28,6 +28,8 @@ pub enum CommitFault {
     CommitLost,
     /// The client is cut at once; the server sees the COMMIT only after this time, and holds its locks until then.
     CommitLate(Duration),
+    /// Nobody is cut and nothing comes any more: the server waits with its locks held, until it gives the client up.
+    Held,
 }
 
 /// Forwards what comes to its port. Dropped, it cuts everything.
@@ -45,11 +47,15 @@ struct Shared {
 }
 
 /// What every connection follows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Orders {
+    /// Where new connections go.
+    target: SocketAddr,
     refuse: bool,
     stall: bool,
     delay: Duration,
+    /// Of a connection that began in an earlier one, one direction ends.
+    half: u64,
     /// A connection that began in an earlier generation ends.
     generation: u64,
 }
@@ -73,6 +79,14 @@ impl Proxy {
             .local_addr()
             .expect("a bound socket has an address")
             .port();
+        let orders = Orders {
+            target,
+            refuse: false,
+            stall: false,
+            delay: Duration::ZERO,
+            half: 0,
+            generation: 0,
+        };
         let commits = Commits {
             fault: CommitFault::AnswerLost,
             next: 0,
@@ -80,10 +94,10 @@ impl Proxy {
             broken: 0,
         };
         let shared = Arc::new(Shared {
-            orders: watch::channel(Orders::default()).0,
+            orders: watch::channel(orders).0,
             commits: Mutex::new(commits),
         });
-        let accepting = tokio::spawn(accept(listener, target, shared.clone()));
+        let accepting = tokio::spawn(accept(listener, shared.clone()));
         Proxy {
             port,
             shared,
@@ -108,6 +122,18 @@ impl Proxy {
     /// Ends all connections; new ones are served.
     pub fn cut(&self) {
         self.shared.orders.send_modify(|orders| orders.generation += 1);
+    }
+
+    /// Ends one direction of all connections, that from the client; the other one stays open. New ones are served.
+    pub fn half_close(&self) {
+        self.shared.orders.send_modify(|orders| orders.half += 1);
+    }
+
+    /// Forwards new connections to another port from now on, as an address does that moves to another server.
+    pub fn point_to(&self, port: u16) {
+        self.shared
+            .orders
+            .send_modify(|orders| orders.target.set_port(port));
     }
 
     /// Whether new connections are closed at once.
@@ -175,13 +201,16 @@ impl Shared {
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         let shared = shared.clone();
         tokio::spawn(async move {
             let mut orders = shared.orders.subscribe();
             let Orders {
-                refuse, generation, ..
+                target,
+                refuse,
+                generation,
+                ..
             } = *orders.borrow();
             if refuse {
                 return;
@@ -201,6 +230,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) 
 }
 
 async fn connection(client: TcpStream, target: SocketAddr, shared: &Shared) -> io::Result<()> {
+    let half = shared.orders.borrow().half;
     let server = TcpStream::connect(target).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -208,11 +238,19 @@ async fn connection(client: TcpStream, target: SocketAddr, shared: &Shared) -> i
     let (mut from_server, mut to_server) = server.into_split();
     let mut broken = None;
     tokio::select! {
-        ended = forward(&mut from_server, &mut to_client, shared, |_| false) => ended?,
-        ended = forward(&mut from_client, &mut to_server, shared, |chunk| {
+        ended = forward(&mut from_server, &mut to_client, shared, None, |_| false) => ended?,
+        ended = forward(&mut from_client, &mut to_server, shared, Some(half), |chunk| {
             broken = shared.fault(chunk).map(|fault| (fault, chunk.to_vec()));
             broken.is_some()
         }) => ended?,
+    }
+    if let Some((CommitFault::Held, _)) = broken {
+        // Until either side ends it: what else the client says goes nowhere.
+        let mut nowhere = tokio::io::sink();
+        return tokio::select! {
+            ended = forward(&mut from_server, &mut to_client, shared, None, |_| false) => ended,
+            ended = tokio::io::copy(&mut from_client, &mut nowhere) => ended.map(drop),
+        };
     }
     drop((from_client, to_client));
     // The client is cut; what the server sees is up to the fault. Its answer is awaited before its connection is
@@ -221,7 +259,7 @@ async fn connection(client: TcpStream, target: SocketAddr, shared: &Shared) -> i
         return Ok(());
     };
     match fault {
-        CommitFault::CommitLost => return Ok(()),
+        CommitFault::CommitLost | CommitFault::Held => return Ok(()),
         CommitFault::CommitLate(time) => tokio::time::sleep(time).await,
         CommitFault::AnswerLost => {}
     }
@@ -229,17 +267,30 @@ async fn connection(client: TcpStream, target: SocketAddr, shared: &Shared) -> i
     from_server.read(&mut [0; 1024]).await.map(drop)
 }
 
-/// Copies until the end of `from`, or until `stop` holds for a chunk, which is then not forwarded.
+/// Copies until the end of `from`, or until `stop` holds for a chunk, which is then not forwarded. Where `half` is given
+/// and is not the present one any more, the other side is told that nothing more comes, and this goes on for ever.
 async fn forward(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     shared: &Shared,
+    half: Option<u64>,
     mut stop: impl FnMut(&[u8]) -> bool,
 ) -> io::Result<()> {
     let mut orders = shared.orders.subscribe();
+    let mut closing = shared.orders.subscribe();
+    let mut closed = std::pin::pin!(async {
+        let is_over = |orders: &Orders| half.is_some_and(|half| half != orders.half);
+        closing.wait_for(is_over).await.map(drop)
+    });
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let length = from.read(&mut buffer).await?;
+        let length = tokio::select! {
+            length = from.read(&mut buffer) => length?,
+            _ = &mut closed => {
+                to.shutdown().await?;
+                return std::future::pending().await;
+            }
+        };
         let delay = orders.borrow().delay;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;

@@ -33,6 +33,8 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(300);
 pub struct Server {
     port: u16,
     settings: BTreeMap<String, String>,
+    /// A program with its arguments that becomes the server; none where it is started by itself.
+    under: Vec<String>,
     // Before the folder, so that the process is gone when the folder goes.
     process: Option<Process>,
     folder: TempDir,
@@ -50,29 +52,74 @@ impl Server {
     /// Starts the server and waits until it is ready. The settings are added to the harness's own and win over them:
     /// `("CHAT_DATABASE_URL", &proxy.url(&database))` puts a proxy in between.
     pub async fn start(database: &Database, settings: &[(&str, &str)]) -> Server {
-        let mut server = Server::spawn(database, settings).await;
+        Server::spawn(database, settings).await.when_ready().await
+    }
+
+    /// As [`start`](Self::start), in a process that may have so many files open: `256`, or `100:400` for a soft limit
+    /// and a hard one.
+    pub async fn start_with_files(database: &Database, settings: &[(&str, &str)], files: &str) -> Server {
+        Server::spawn_with_files(database, settings, files)
+            .await
+            .when_ready()
+            .await
+    }
+
+    /// The same, without waiting for anything.
+    pub async fn spawn_with_files(database: &Database, settings: &[(&str, &str)], files: &str) -> Server {
+        let mut server = Server::new(all_settings(database, settings));
+        server.under = vec!["prlimit".into(), format!("--nofile={files}")];
+        server.respawn().await;
+        server
+    }
+
+    /// As [`start`](Self::start), in a process that lives on where [`limit_files_to`](Self::limit_files_to) refuses a
+    /// write, as on a disk that is full.
+    pub async fn start_on_a_disk_that_may_be_full(database: &Database, settings: &[(&str, &str)]) -> Server {
+        let mut server = Server::new(all_settings(database, settings));
+        // What is ignored stays ignored in the program that it becomes.
+        let ignore = "trap '' XFSZ; exec \"$@\"";
+        server.under = ["bash", "-c", ignore, "bash"].map(String::from).to_vec();
+        server.respawn().await;
+        server.when_ready().await
+    }
+
+    /// As [`start`](Self::start), without a key: it signs tokens for anybody.
+    pub async fn start_for_development(database: &Database, settings: &[(&str, &str)]) -> Server {
+        let mut settings = all_settings(database, settings);
+        settings.remove("CHAT_JWT_SECRET");
+        let mut server = Server::new(settings);
+        server.respawn().await;
+        server.when_ready().await
+    }
+
+    async fn when_ready(mut self) -> Server {
         loop {
-            server.ready_or_ended().await;
-            if server.is_running() {
-                return server;
+            self.ready_or_ended().await;
+            if self.is_running() {
+                return self;
             }
             assert!(
-                server.log().contains("already in use"),
+                self.log().contains("already in use"),
                 "the server ended before it was ready"
             );
-            server.port = free_port();
-            server.respawn().await;
+            self.port = free_port();
+            self.respawn().await;
+        }
+    }
+
+    fn new(settings: BTreeMap<String, String>) -> Server {
+        Server {
+            port: free_port(),
+            settings,
+            under: Vec::new(),
+            process: None,
+            folder: temporary_folder("server"),
         }
     }
 
     /// Starts the server without waiting for anything.
     pub async fn spawn(database: &Database, settings: &[(&str, &str)]) -> Server {
-        let mut server = Server {
-            port: free_port(),
-            settings: all_settings(database, settings),
-            process: None,
-            folder: temporary_folder("server"),
-        };
+        let mut server = Server::new(all_settings(database, settings));
         server.respawn().await;
         server
     }
@@ -190,7 +237,7 @@ impl Server {
     /// As [`restart`](Self::restart), without waiting.
     pub async fn respawn(&mut self) {
         self.process = None;
-        let process = start(&self.settings, self.folder.path(), |command| {
+        let process = start(&self.settings, self.folder.path(), &self.under, |command| {
             command
                 .env("CHAT_LISTEN", format!("127.0.0.1:{}", self.port))
                 .stderr(append(&self.log_path()));
@@ -205,15 +252,29 @@ impl Server {
 
     async fn ready_or_ended(&self) {
         eventually("the server is ready", READY_LIMIT, || async {
-            let ready = self
-                .client("nobody")
-                .get("/readyz")
-                .timeout(Duration::from_secs(5))
-                .send()
-                .await;
-            ready.is_ok_and(|answer| answer.status() == 200) || !self.is_running()
+            self.is_ready().await || !self.is_running()
         })
         .await;
+    }
+
+    /// Whether `/readyz` says 200.
+    pub async fn is_ready(&self) -> bool {
+        let asking = self
+            .client("nobody")
+            .get("/readyz")
+            .timeout(Duration::from_secs(5));
+        asking.send().await.is_ok_and(|answer| answer.status() == 200)
+    }
+
+    /// How large a file may become that it writes, in bytes, from now on: a write past it fails.
+    pub async fn limit_files_to(&self, bytes: Option<u64>) {
+        let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        let done = tokio::process::Command::new("prlimit")
+            .arg(format!("--pid={}", self.pid()))
+            .arg(format!("--fsize={limit}:unlimited"))
+            .status()
+            .await;
+        assert!(done.is_ok_and(|status| status.success()), "prlimit sets limits");
     }
 
     fn running(&self) -> &Process {
@@ -261,7 +322,7 @@ async fn run_with(settings: &BTreeMap<String, String>, arguments: &[&str]) -> Ou
 
 async fn start_with(settings: &BTreeMap<String, String>, arguments: &[&str]) -> Running {
     let folder = temporary_folder("command");
-    let process = start(settings, folder.path(), |command| {
+    let process = start(settings, folder.path(), &[], |command| {
         command
             .args(arguments)
             .stdout(append(&folder.path().join("stdout")))
@@ -300,6 +361,13 @@ impl Running {
         Path::new(&format!("/proc/{}", self.process.pid())).exists()
     }
 
+    /// A figure of `/proc/PID/status`, in kB, as [`Server::memory`] gives it; `None` once it has ended.
+    pub fn memory(&self, name: &str) -> Option<u64> {
+        let status = read(Path::new(&format!("/proc/{}/status", self.process.pid())));
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    }
+
     /// Sends a signal and waits for nothing.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
@@ -308,7 +376,12 @@ impl Running {
 
 /// Signs a token with any claims, as the user-management service would.
 pub fn token(claims: &Value) -> String {
-    let key = EncodingKey::from_secret(jwt_secret().as_bytes());
+    token_with(jwt_secret(), claims)
+}
+
+/// The same for a server that has another secret.
+pub fn token_with(secret: &str, claims: &Value) -> String {
+    let key = EncodingKey::from_secret(secret.as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).expect("claims are JSON")
 }
 
@@ -334,6 +407,8 @@ fn all_settings(database: &Database, settings: &[(&str, &str)]) -> BTreeMap<Stri
         ("CHAT_SENDS_PER_SECOND", "1000000".into()),
         ("CHAT_SENDS_BURST", "1000000".into()),
         ("CHAT_CONNECTIONS_PER_USER", "100000".into()),
+        // Nobody has to find out that they stop.
+        ("CHAT_DRAIN_S", "0".into()),
     ];
     let ours = ours.into_iter().map(|(name, value)| (name.to_string(), value));
     let mut all: BTreeMap<_, _> = ours.chain(owned(settings)).collect();
@@ -361,9 +436,15 @@ fn owned(settings: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
 async fn start(
     settings: &BTreeMap<String, String>,
     folder: &Path,
+    under: &[String],
     prepare: impl FnOnce(&mut Command),
 ) -> Process {
-    Process::start(binary().await, |command| {
+    let binary = binary().await;
+    let program = under.first().map_or(binary, Path::new);
+    Process::start(program, |command| {
+        if let [_, arguments @ ..] = under {
+            command.args(arguments).arg(binary);
+        }
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHAT_")) {
             command.env_remove(name);
         }
@@ -373,11 +454,15 @@ async fn start(
     .await
 }
 
-/// `chat-system` beside the test's own executable, brought up to date once in each test process.
+/// The `chat-system` that `SERVER_BINARY` names, or else the one beside the test's own executable, brought up to date once
+/// in each test process.
 async fn binary() -> &'static Path {
     static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
     BINARY
         .get_or_init(|| async {
+            if let Some(built) = env::var_os("SERVER_BINARY") {
+                return built.into();
+            }
             // target/PROFILE/deps/test-0123456789abcdef
             let test = env::current_exe().expect("a test knows where it is");
             let folder = test
@@ -405,6 +490,7 @@ async fn binary() -> &'static Path {
                     "--quiet",
                     "-p",
                     "chat-api",
+                    "--all-features",
                     "--bin",
                     "chat-system",
                     "--profile",

@@ -101,7 +101,8 @@ impl FromStr for JwksUrl {
     }
 }
 
-fn connector() -> Result<TlsConnector, JwksUrlError> {
+/// TLS with whoever the roots of this machine vouch for.
+pub(crate) fn connector() -> Result<TlsConnector, JwksUrlError> {
     let mut roots = RootCertStore::empty();
     // What of them cannot be read is not trusted.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

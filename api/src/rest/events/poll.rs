@@ -16,14 +16,17 @@ use chat_domain::{
     cursor::{After, Cursor},
     ports::Reader,
 };
-use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     auth::Caller,
     limits::Door,
-    problem::{Code, Problem},
-    realtime::subscription::{Delivery, Subscription},
+    metrics,
+    problem::{Code, LostCursor, Problem},
+    realtime::{
+        hub::Refused,
+        subscription::{Delivery, Subscription},
+    },
     state::AppState,
     wire::{Binary, event_body, frame},
 };
@@ -44,15 +47,16 @@ pub(super) async fn poll(
     limit: usize,
     wait: Duration,
 ) -> Result<Response, Problem> {
-    let mut connection = app.limits.connect(Door::LongPoll, address)?;
-    connection.of_user(&caller.user_id)?;
+    let _connection = app
+        .limits
+        .connect_user(Door::LongPoll, address, &caller.user_id)?;
     let deadline = Instant::now() + wait.min(caller.expires_in());
     let asked = match &after {
         After::Cursor(cursor) => Some(cursor.clone()),
         After::Now | After::Beginning => None,
     };
     let subscription = app.hub.subscribe(reader, after).await;
-    let mut subscription = subscription.map_err(|starting| Problem::new(Code::Starting).detail(starting))?;
+    let mut subscription = subscription.map_err(|Refused(code)| Problem::new(code))?;
     let mut page = match subscription.next().await {
         // Where an epoch has begun since, `ready` names the same place in the new one.
         Delivery::Ready { cursor, head } => Page::new(asked.unwrap_or_else(|| cursor.clone()), cursor, head),
@@ -70,6 +74,7 @@ pub(super) async fn poll(
         // A quiet user moves on too: the next poll looks no further back than this one did.
         page.cursor = subscription.examined();
     }
+    metrics::delivered(Door::LongPoll, page.events.len());
     Ok(page.answer(more))
 }
 
@@ -104,16 +109,13 @@ fn refusal(delivery: Delivery) -> Problem {
             reason,
             oldest,
         } => {
-            let fields = [
-                ("cursor", json!(cursor.to_string())),
-                ("reason", json!(reason.as_str())),
-                ("oldest", json!(oldest)),
-            ];
+            let lost = LostCursor {
+                cursor: cursor.to_string(),
+                reason: reason.as_str(),
+                oldest,
+            };
             Problem {
-                fields: fields
-                    .map(|(name, value)| (name.to_owned(), value))
-                    .into_iter()
-                    .collect(),
+                lost: Some(Box::new(lost)),
                 ..Problem::new(Code::CursorReset)
             }
         }

@@ -21,7 +21,7 @@ use crate::{
     metrics,
     problem::Code,
     realtime::{
-        hub::Starting,
+        hub::Refused,
         subscription::{Delivery, Subscription},
         written::{EVENT, Written, closing, expiring},
     },
@@ -42,12 +42,7 @@ pub(super) async fn stream(
     reader: ports::Reader,
     after: After,
 ) -> Response {
-    let connection = app.limits.connect(Door::Sse, address);
-    let connection = connection.and_then(|mut connection| {
-        connection.of_user(&caller.user_id)?;
-        Ok(connection)
-    });
-    let connection = match connection {
+    let connection = match app.limits.connect_user(Door::Sse, address, &caller.user_id) {
         Ok(connection) => connection,
         Err(problem) => return refusal(problem.code),
     };
@@ -60,7 +55,7 @@ pub(super) async fn stream(
             expiry,
             _connection: connection,
         },
-        Err(Starting) => return refusal(Code::Starting),
+        Err(Refused(code)) => return refusal(code),
     };
     let reader = Reader {
         caller,
@@ -141,9 +136,13 @@ impl Reader {
         };
         let mut chunk = if self.begun { String::new() } else { retry(RETRY) };
         self.begun = true;
-        if let Delivery::Closing { retry_after, .. } = delivery {
+        if let Delivery::Closing { code, retry_after } = delivery {
+            metrics::rejected(Code::of_closing(code), Door::Sse);
             come_again(&mut chunk, retry_after);
             self.source = Source::Ended;
+        }
+        if matches!(delivery, Delivery::Event { .. }) {
+            metrics::delivered(Door::Sse, 1);
         }
         let written = delivery.write(&self.caller.user_id, self.heartbeat_s, &mut Binary::Base64);
         frame(&mut chunk, &written);

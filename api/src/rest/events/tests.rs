@@ -376,6 +376,11 @@ async fn what_cannot_be_followed_is_refused() {
         (answer.status.as_u16(), &answer.body["errors"][0]["header"]),
         (400, &json!("Last-Event-ID"))
     );
+    let mut request = stream("bob", "?after=nonsense");
+    request
+        .headers_mut()
+        .insert("last-event-id", "0".parse().unwrap());
+    assert_eq!(server.call(request).await.code(), "cursor_invalid");
     let mut request = stream("bob", "");
     request
         .headers_mut()

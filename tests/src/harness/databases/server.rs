@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::Mutex,
     time::{Duration, Instant},
@@ -111,6 +111,32 @@ impl DatabaseServer {
         }
     }
 
+    /// A database that is there, with a user that is there.
+    pub async fn named(&self, name: &str, user: &str, password: &str) -> Database {
+        self.log_in_once(user, password).await;
+        Database {
+            kind: self.kind,
+            place: Place::Server {
+                address: self.address.clone(),
+                name: name.into(),
+                user: user.into(),
+                password: password.into(),
+            },
+            root: OnceCell::new(),
+        }
+    }
+
+    /// A database of another server that this one has too, with its user, as a replica does.
+    pub async fn holding(&self, other: &Database) -> Database {
+        let Place::Server {
+            name, user, password, ..
+        } = &other.place
+        else {
+            panic!("SQLite has no server")
+        };
+        self.named(name, user, password).await
+    }
+
     /// Runs statements as root.
     pub async fn execute(&self, sql: &str) {
         let mut root = self.connect().await.expect("root connects");
@@ -120,6 +146,21 @@ impl DatabaseServer {
 
     pub fn port(&self) -> u16 {
         self.address.port
+    }
+
+    /// Where its own client programs stand, MySQL's beside the server; MariaDB's are installed.
+    pub fn program_folder(&self) -> &Path {
+        self.program.parent().expect("a program is in a folder")
+    }
+
+    /// What its client programs need to be told to find it.
+    pub fn client_arguments(&self) -> [String; 3] {
+        let port = format!("--port={}", self.port());
+        ["--protocol=tcp".into(), "--host=127.0.0.1".into(), port]
+    }
+
+    pub fn root_password(&self) -> &str {
+        &self.address.root_password
     }
 
     /// The pid of the running server.

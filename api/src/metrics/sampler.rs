@@ -1,0 +1,105 @@
+//! What is a state and not an event: looked at when somebody asks for the metrics.
+
+use std::time::Duration;
+
+use chat_infrastructure::metrics::{Gauges, Stored};
+use metrics::{Gauge, gauge};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use super::process;
+use crate::{server::Places, state::AppState};
+
+/// How long the database may take for its part: what the others say is shown all the same.
+const DATABASE_LIMIT: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
+pub struct Sampler {
+    handle: PrometheusHandle,
+    app: AppState,
+    places: Places,
+    /// None for a log in memory.
+    gauges: Option<Gauges>,
+    start_time: Option<f64>,
+}
+
+impl Sampler {
+    pub fn new(handle: PrometheusHandle, app: AppState, places: Places, gauges: Option<Gauges>) -> Self {
+        Self {
+            handle,
+            app,
+            places,
+            gauges,
+            start_time: process::start_time(),
+        }
+    }
+
+    /// Looks at everything and shows it with what was counted.
+    pub async fn render(&self) -> String {
+        let hub = &self.app.hub;
+        let catching_up = hub.catching_up();
+        let live = hub.subscriptions().saturating_sub(catching_up);
+        set(gauge!(super::SUBSCRIPTIONS, "state" => "live"), live);
+        set(
+            gauge!(super::SUBSCRIPTIONS, "state" => "catching_up"),
+            catching_up,
+        );
+        set(
+            gauge!(super::READY),
+            u8::from(self.app.readiness.missing().is_empty()),
+        );
+        set(gauge!(super::OPEN_CONNECTIONS), self.places.taken() as u64);
+        set(gauge!(super::OPEN_CONNECTIONS_LIMIT), self.places.most() as u64);
+        if let Some(gauges) = &self.gauges {
+            self.show_log(gauges).await;
+        }
+        if let Some(bytes) = process::resident_memory() {
+            set(gauge!(super::RESIDENT_MEMORY), bytes);
+        }
+        if let Some(files) = process::open_files() {
+            set(gauge!(super::OPEN_FDS), files as u64);
+        }
+        if let Some(files) = process::most_files() {
+            set(gauge!(super::MAX_FDS), files);
+        }
+        if let Some(began) = self.start_time {
+            gauge!(super::START_TIME).set(began);
+        }
+        self.handle.render()
+    }
+
+    /// Where the database says nothing now, nobody knows how far behind anything is.
+    async fn show_log(&self, gauges: &Gauges) {
+        let standing = gauges.look(DATABASE_LIMIT).await;
+        set(gauge!(super::DATABASE_UP), u8::from(standing.stored.is_some()));
+        let tail = standing.tail.unwrap_or_default();
+        set(gauge!(super::TAIL_POSITION), tail);
+        let known = |figure: fn(Stored, i64) -> i64| {
+            let stored = standing.stored;
+            stored.map_or(f64::NAN, |stored| figure(stored, tail).max(0) as f64)
+        };
+        gauge!(super::LOG_HEAD).set(known(|stored, _| stored.head));
+        gauge!(super::TAIL_LAG).set(known(|stored, tail| stored.head - tail));
+        gauge!(super::PROJECTOR_LAG).set(known(|stored, _| stored.head - stored.projected));
+        gauge!(super::TAIL_GAP).set(standing.gap.as_secs_f64());
+        set(gauge!(super::QUEUE_COMMANDS), standing.queued.commands as u64);
+        set(gauge!(super::QUEUE_BYTES), standing.queued.bytes as u64);
+        let pool = standing.pool;
+        set(gauge!(super::DATABASE_CONNECTIONS, "state" => "used"), pool.used);
+        set(gauge!(super::DATABASE_CONNECTIONS, "state" => "idle"), pool.idle);
+        set(gauge!(super::DATABASE_CONNECTIONS_LIMIT), pool.most);
+    }
+}
+
+trait Figure {
+    fn figure(self) -> f64;
+}
+
+macro_rules! figures {
+    ($($kind:ty)*) => { $(impl Figure for $kind { fn figure(self) -> f64 { self as f64 } })* };
+}
+
+figures!(u64 i64 u32 u8);
+
+fn set(gauge: Gauge, value: impl Figure) {
+    gauge.set(value.figure());
+}

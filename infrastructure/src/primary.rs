@@ -1,0 +1,354 @@
+//! The primary: the one database server that all nodes write to and read from, and what this node has seen of its
+//! log.
+//!
+//! A log that is reached again may not be the same: a replica took over and never got the last events, or a dump was
+//! restored. Its numbers would be drawn a second time, and a reader who comes back would miss what took them without a
+//! sign of it. So the writer looks, under the head lock, whenever it connects and before each batch:
+//!
+//! - **Who is it?** `log_head` keeps the identity of the server that was last written to. Another one begins a new
+//!   epoch. So does the same one when the log's tables were made anew, as a restored dump makes them.
+//!   And so does one that was started again: without a binary log, InnoDB shows a commit to others before it is on the
+//!   disk, so that a crash can take what readers of any node have seen, and only the database knows that it crashed.
+//! - **Is what was seen still there?** A head below what this node has seen begins a new epoch too.
+//!
+//! A new epoch where nothing was lost costs a jump of the numbers and nothing else, so doubt is decided that way.
+//! Galera, Aurora and the like lose nothing between their servers: there a configured name stands for all of them.
+//!
+//! Readers follow the writer: a connection of the pool that was opened before the primary changed is closed, and one
+//! that comes out at another server is refused. Otherwise one page could come from a server that is behind the tail.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use chat_domain::cursor::Cursor;
+use sea_orm::{
+    DbErr, QueryResult,
+    sqlx::{self, Row, mysql::MySqlConnection},
+};
+use tokio::{sync::Notify, time::Instant};
+use tracing::{info, warn};
+
+use crate::{
+    database::Flavor,
+    epoch, metrics,
+    session::{Session, SessionError},
+    sql,
+};
+
+/// What this node knows of the primary. Its writer says what it found; everybody else asks.
+#[derive(Debug, Default)]
+pub struct Primary {
+    /// The configured identity.
+    name: Option<String>,
+    known: Mutex<Known>,
+    suspicion: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// What the writer writes to; none before it connected, and none on SQLite.
+    server: Option<Server>,
+    /// A place in the log that is committed.
+    seen: Option<Cursor>,
+}
+
+#[derive(Debug, Clone)]
+struct Server {
+    identity: String,
+    flavor: Flavor,
+    since: Instant,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Wrong {
+    #[error("the database server is read_only: it is not the primary")]
+    ReadOnly,
+    #[error("this is the database server {found}, and not {expected}, which the writer writes to")]
+    AnotherServer { found: String, expected: String },
+}
+
+impl From<Wrong> for sqlx::Error {
+    fn from(wrong: Wrong) -> Self {
+        Self::Configuration(Box::new(wrong))
+    }
+}
+
+impl Primary {
+    /// A name that stands for all servers of a cluster which loses nothing between them.
+    pub fn new(name: Option<String>) -> Self {
+        Self {
+            name,
+            ..Self::default()
+        }
+    }
+
+    /// How far the log was seen. What a later statement shows must reach it.
+    pub(crate) fn seen(&self) -> Option<Cursor> {
+        self.lock().seen.clone()
+    }
+
+    /// The writer has seen the log so far, under the lock.
+    pub(crate) fn saw(&self, cursor: Cursor) {
+        self.lock().seen = Some(cursor);
+    }
+
+    /// A reader has seen the head at `now`; `before` is what was known when it asked.
+    pub(crate) fn read(&self, before: Option<&Cursor>, now: &Cursor) {
+        let Some(before) = before else { return };
+        if !reaches(now, before) {
+            self.suspicion.notify_one();
+            return;
+        }
+        if let Some(seen) = &mut self.lock().seen
+            && seen.epoch == now.epoch
+        {
+            seen.position = seen.position.max(now.position);
+        }
+    }
+
+    /// Waits until somebody has read a head that does not reach what was seen.
+    pub(crate) async fn suspected(&self) {
+        self.suspicion.notified().await;
+    }
+
+    /// Looks whose log this is, and whether it still holds what was seen, before anything is written; begins a new
+    /// epoch where it may have lost its end. Safe to run again after a failure at any point.
+    pub(crate) async fn confirm(&self, session: &mut Session) -> Result<(), SessionError> {
+        let flavor = session.flavor;
+        let server = match self.ask(session).await? {
+            Some((_, true)) => return Err(SessionError::Away(Wrong::ReadOnly.into())),
+            Some((server, false)) => Some(server),
+            None => None,
+        };
+        let seen = self.seen();
+        let head = epoch::lock_head(session).await?;
+        let changed = match (&head.server, &server) {
+            (Some(stored), Some(server)) => stored != server,
+            _ => false,
+        };
+        let lost = match &seen {
+            Some(seen) if !reaches(&head.cursor, seen) => !epoch::is_earlier(session, &seen.epoch).await?,
+            _ => false,
+        };
+        let cursor = if changed || lost {
+            let after = epoch::switch(session, &head, server.as_deref()).await?;
+            metrics::epoch_begun();
+            warn!(
+                before = %head.cursor, after = %after, server = server.as_deref(),
+                "{}: a new epoch begins, for the log may have lost its end",
+                if changed { "the log is on another database server" } else { "the head of the log went back" }
+            );
+            after
+        } else if head.server.is_none() && server.is_some() {
+            let server = sql::optional_text(flavor, server.as_deref());
+            session
+                .script(format!(
+                    "UPDATE log_head SET server_id = {server} WHERE id = 1; COMMIT"
+                ))
+                .await?;
+            head.cursor
+        } else {
+            session.script("ROLLBACK".into()).await?;
+            head.cursor
+        };
+        self.found(server.map(|identity| (identity, flavor)), cursor);
+        Ok(())
+    }
+
+    /// Breaks the session's silence, and finds out whether its server still is the primary: nothing that is written
+    /// elsewhere would be seen here.
+    pub(crate) async fn ping(&self, session: &mut Session) -> Result<(), SessionError> {
+        if session.flavor == Flavor::Sqlite {
+            return session.ping().await;
+        }
+        let rows = session
+            .script(format!("SELECT {IS_READ_ONLY} AS is_read_only"))
+            .await?;
+        match rows.first().map(|row| row.try_get::<i64>("", "is_read_only")) {
+            Some(Ok(0)) => Ok(()),
+            _ => Err(SessionError::Away(Wrong::ReadOnly.into())),
+        }
+    }
+
+    /// The server's identity, and whether it only reads. None on SQLite, which has no server.
+    async fn ask(&self, session: &mut Session) -> Result<Option<(String, bool)>, SessionError> {
+        let Some(select) = question(session.flavor) else {
+            return Ok(None);
+        };
+        let rows = session.script(select).await?;
+        let read = |row: &QueryResult| -> Result<_, DbErr> {
+            Ok((
+                row.try_get("", "server")?,
+                row.try_get::<i64>("", "is_read_only")? != 0,
+            ))
+        };
+        let row = rows
+            .first()
+            .ok_or_else(|| DbErr::RecordNotFound("the identity of the database server".into()));
+        let (server, is_read_only) = row.and_then(read).map_err(SessionError::unreadable)?;
+        Ok(Some((self.named(server), is_read_only)))
+    }
+
+    /// Refuses a connection for reading that came out at another server than the writer's.
+    pub(crate) async fn check(&self, connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+        let known = self.lock().server.clone();
+        let Some(Server { flavor, identity, .. }) = known else {
+            return Ok(());
+        };
+        let Some(question) = question(flavor) else {
+            return Ok(());
+        };
+        let answer = sqlx::raw_sql(sqlx::AssertSqlSafe(question)).fetch_one(connection);
+        let found = self.named(answer.await?.try_get("server")?);
+        if found == identity {
+            Ok(())
+        } else {
+            Err(Wrong::AnotherServer {
+                found,
+                expected: identity,
+            }
+            .into())
+        }
+    }
+
+    /// Whether a connection of this age may still be at the server of before.
+    pub(crate) fn is_outdated(&self, age: Duration) -> bool {
+        let known = self.lock();
+        known
+            .server
+            .as_ref()
+            .is_some_and(|server| age > server.since.elapsed())
+    }
+
+    fn found(&self, server: Option<(String, Flavor)>, cursor: Cursor) {
+        let mut known = self.lock();
+        known.seen = Some(cursor);
+        let Some((identity, flavor)) = server else { return };
+        if known
+            .server
+            .as_ref()
+            .is_none_or(|known| known.identity != identity)
+        {
+            info!(server = identity, "the primary");
+            known.server = Some(Server {
+                identity,
+                flavor,
+                since: Instant::now(),
+            });
+        }
+    }
+
+    /// The configured name, or what the server says of itself.
+    fn named(&self, server: String) -> String {
+        self.name.clone().unwrap_or(server)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a head has everything that was seen, as far as it says itself. One of another epoch may, and the epochs
+/// before it tell.
+pub(crate) fn reaches(head: &Cursor, seen: &Cursor) -> bool {
+    head.epoch == seen.epoch && head.position >= seen.position
+}
+
+/// Newer servers know more than two words for it.
+pub(crate) const IS_READ_ONLY: &str =
+    "CAST(IF(CAST(@@GLOBAL.read_only AS CHAR) IN ('0', 'OFF'), 0, 1) AS SIGNED)";
+
+/// Asks a server who it is, in at most 64 characters, and whether it only reads.
+///
+/// MariaDB has no identity of its own that survives its network card, but servers that replicate from each other must
+/// differ in `server_id`. The time at which the table `epochs` was made tells a restored log from the one before, and
+/// the time at which the server was started one life of it from another: both terms of that difference are the
+/// statement's own time, so it is the same to the second as long as the server lives.
+fn question(flavor: Flavor) -> Option<String> {
+    let (status, server) = match flavor {
+        Flavor::Sqlite => return None,
+        Flavor::MySql => ("performance_schema", "@@server_uuid"),
+        Flavor::MariaDb => ("information_schema", "@@server_id, ':', @@port, '@', @@hostname"),
+    };
+    Some(format!(
+        "SELECT CAST(LEFT(CONCAT(COALESCE((SELECT UNIX_TIMESTAMP(create_time) FROM information_schema.tables \
+         WHERE table_schema = DATABASE() AND table_name = 'epochs'), 0), '/', \
+         UNIX_TIMESTAMP() - (SELECT CAST(variable_value AS SIGNED) FROM {status}.global_status \
+         WHERE variable_name = 'Uptime'), '/', {server}), 64) AS CHAR) AS server, \
+         {IS_READ_ONLY} AS is_read_only"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use chat_domain::cursor::Epoch;
+
+    use super::*;
+
+    fn at(epoch: &str, position: i64) -> Cursor {
+        Cursor {
+            epoch: Epoch::parse(epoch).unwrap(),
+            position,
+        }
+    }
+
+    fn server(identity: &str) -> Option<(String, Flavor)> {
+        Some((identity.into(), Flavor::MySql))
+    }
+
+    fn seeing(cursor: Cursor) -> Primary {
+        let primary = Primary::new(None);
+        primary.found(server("one"), cursor);
+        primary
+    }
+
+    async fn is_suspected(primary: &Primary) -> bool {
+        tokio::time::timeout(Duration::ZERO, primary.suspected())
+            .await
+            .is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_head_below_what_was_seen_is_suspected_and_one_that_was_read_early_is_not() {
+        let primary = seeing(at("a", 10));
+        let before = primary.seen();
+        primary.saw(at("a", 12));
+        primary.read(before.as_ref(), &at("a", 11));
+        assert!(!is_suspected(&primary).await, "the writer committed meanwhile");
+        assert_eq!(primary.seen(), Some(at("a", 12)));
+
+        primary.read(primary.seen().as_ref(), &at("a", 15));
+        assert_eq!(primary.seen(), Some(at("a", 15)), "what another node has written");
+        primary.read(primary.seen().as_ref(), &at("a", 14));
+        assert!(is_suspected(&primary).await);
+        primary.read(primary.seen().as_ref(), &at("b", 99));
+        assert!(is_suspected(&primary).await);
+        assert_eq!(
+            primary.seen(),
+            Some(at("a", 15)),
+            "only the writer takes another epoch over"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_from_before_another_primary_is_outdated() {
+        let primary = Primary::new(None);
+        assert!(!primary.is_outdated(Duration::from_secs(9)), "none is known");
+        primary.found(server("one"), at("a", 1));
+        assert!(primary.is_outdated(Duration::from_secs(1)));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        primary.found(server("one"), at("a", 2));
+        assert!(!primary.is_outdated(Duration::from_secs(4)), "it is the same one");
+        primary.found(server("two"), at("b", 3));
+        assert!(primary.is_outdated(Duration::from_secs(4)));
+        assert!(!primary.is_outdated(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_configured_name_stands_for_every_server() {
+        let primary = Primary::new(Some("cluster".into()));
+        assert_eq!(primary.named("one".into()), "cluster");
+    }
+}

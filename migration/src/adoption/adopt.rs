@@ -1,0 +1,302 @@
+//! The way there.
+
+use sea_orm_migration::{DbErr, MigrationName, MigratorTrait, SchemaManager};
+use tracing::info;
+
+use super::{
+    ADOPTED, CLOSED, CheckOptions, OURS, RECORD, ROWS_IN_A_STEP, Record, SEED, Shape, Sql, State, Steps,
+    check, clear_up, create_closed, others, shape,
+    sql::{IS_NO_TEXT, conversation, id, next_number},
+};
+use crate::dialect::drop_tables;
+use crate::error::{During, Error, Result};
+use crate::{BOOKKEEPING, Migrator, guard, m20261123_000001_create_log, m20261123_000002_create_projections};
+
+/// How long moving the table aside waits for a transaction that uses it.
+const RENAME_WAIT_S: u32 = 5;
+/// How long anything else waits for one.
+const DDL_WAIT_S: u32 = 120;
+
+pub(super) async fn run(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64]) -> Result<()> {
+    if shape(sql, "messages").await? == Shape::Seed {
+        close(manager, sql, ours).await?;
+    }
+    let Some(mut record) = Record::read(sql).await? else {
+        return Ok(());
+    };
+    // A RENAME that was the last thing before an interruption: everything is there but the record of it.
+    if shape(sql, "messages").await? != Shape::Ours {
+        let line = match record.line {
+            Some(line) => line,
+            None => draw_the_line(manager, sql).await?,
+        };
+        create_tables(manager).await?;
+        record = Record::read(sql).await?.unwrap_or(record);
+        take_over(sql, &record, line).await?;
+        open(manager, sql, line).await?;
+    }
+    record_migrations(sql).await?;
+    clear_up(manager).await?;
+    info!(messages = record.messages, "the table is adopted");
+    Ok(())
+}
+
+/// Looks at the table, and closes it to everybody.
+async fn close(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64]) -> Result<()> {
+    guard::refuse_tables_beside(manager, &[SEED, OURS]).await?;
+    if !matches!(shape(sql, CLOSED).await?, Shape::Absent | Shape::Closed) {
+        return Err(Error::InTheWay { table: CLOSED });
+    }
+    let report = check::examine(sql, "messages", CheckOptions::default()).await?;
+    if report.is_refused() {
+        return Err(Error::NotAdoptable(report.refusals()));
+    }
+    info!(
+        messages = report.messages,
+        seconds = report.seconds(),
+        disk_bytes = report.disk_bytes(),
+        "the table of the seed's can be adopted; that takes about so long, and so much disk"
+    );
+    others::refuse_connected(sql, ours).await?;
+    if check::last_id(sql, "messages").await? > report.last {
+        return Err(Error::RowsCame);
+    }
+
+    Record::create_table(manager).await?;
+    let definition = sql.definition("messages").await?;
+    let literal = definition.replace('\\', "\\\\").replace('\'', "''");
+    sql.run(&format!(
+        "REPLACE INTO {RECORD} (id, state, definition, line, messages, position) \
+         VALUES (1, '{}', '{literal}', NULL, {}, 0)",
+        State::Adopting.name(),
+        report.messages
+    ))
+    .await?;
+    create_closed(manager).await?;
+    sql.run(&format!("SET SESSION lock_wait_timeout = {RENAME_WAIT_S}"))
+        .await?;
+    let closed = sql.rename(&[("messages", SEED), (CLOSED, "messages")]).await;
+    sql.run(&format!("SET SESSION lock_wait_timeout = {DDL_WAIT_S}"))
+        .await?;
+    match closed {
+        Ok(()) => {
+            info!("the table is closed: what an old client sends now is refused");
+            Ok(())
+        }
+        Err(error) => {
+            forget(manager).await?;
+            Err(if is_lock_wait(&error) {
+                Error::TableInUse
+            } else {
+                error
+            })
+        }
+    }
+}
+
+/// Takes the record away, and what keeps old clients out. The seed's table is in its place.
+async fn forget(manager: &SchemaManager<'_>) -> Result<()> {
+    drop_tables(manager, &[CLOSED, RECORD])
+        .await
+        .during("forget the adoption")
+}
+
+/// Looks again, now that nobody can write, and writes down up to where numbers are taken.
+async fn draw_the_line(manager: &SchemaManager<'_>, sql: &Sql<'_>) -> Result<i64> {
+    let report = check::examine(sql, SEED, CheckOptions::default()).await?;
+    if report.is_refused() {
+        // It came between the first look and the closing.
+        sql.rename(&[("messages", CLOSED), (SEED, "messages")]).await?;
+        forget(manager).await?;
+        return Err(Error::NotAdoptable(report.refusals()));
+    }
+    let next = next_number(&sql.definition(SEED).await?);
+    let line = report.last.max(next - 1);
+    sql.run(&format!(
+        "UPDATE {RECORD} SET line = {line}, messages = {} WHERE id = 1",
+        report.messages
+    ))
+    .await?;
+    Ok(line)
+}
+
+/// All tables but `messages`, and ours beside it. The log has no head yet.
+async fn create_tables(manager: &SchemaManager<'_>) -> Result<()> {
+    let operation = "make the tables";
+    Migrator::install(manager.get_connection())
+        .await
+        .during(operation)?;
+    m20261123_000001_create_log::create_tables(manager)
+        .await
+        .during(operation)?;
+    m20261123_000002_create_projections::create_tables(manager, OURS)
+        .await
+        .during(operation)
+}
+
+async fn take_over(sql: &Sql<'_>, record: &Record, line: i64) -> Result<()> {
+    let mut after = record.position;
+    if after > 0 {
+        info!(after, "the adoption goes on");
+    }
+    let mut told = after;
+    let mut steps = Steps::new();
+    while let Some((last, count)) = steps.next(sql, SEED, after).await? {
+        take_step(sql, (after, last), count).await?;
+        after = last;
+        if after - told >= ROWS_IN_A_STEP {
+            info!(id = after, of = line, "rows are taken over");
+            told = after;
+        }
+    }
+    for table in [SEED, OURS] {
+        let count: i64 = sql
+            .value(&format!("SELECT CAST(COUNT(*) AS SIGNED) FROM {table}"))
+            .await?;
+        if count != record.messages {
+            return Err(Error::SeedChanged {
+                found: count,
+                expected: record.messages,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Takes the rows of one step over, all or none of them.
+async fn take_step(sql: &Sql<'_>, (after, last): (i64, i64), count: i64) -> Result<()> {
+    let range = format!("_id > {after} AND _id <= {last}");
+    let positions = format!("position > {after} AND position <= {last}");
+    let select = format!("SELECT CAST(_id AS SIGNED) FROM {SEED} WHERE {range} AND {IS_NO_TEXT}");
+    let mut bytes: Vec<i64> = sql.column(&select).await?;
+    // An empty list is no SQL, and there is no row 0.
+    bytes.push(0);
+    let bytes: Vec<_> = bytes.iter().map(ToString::to_string).collect();
+
+    sql.run("START TRANSACTION").await?;
+    let name = conversation();
+    sql.run(&format!(
+        "INSERT INTO conversations (id, name, seq, last_position, last_message_id) \
+         SELECT n.first, n.name, 0, 0, 0 FROM (SELECT MIN(_id) AS first, {name} AS name FROM {SEED} WHERE {range} \
+         GROUP BY 2) n LEFT JOIN conversations c ON c.name = n.name WHERE c.id IS NULL ORDER BY n.first"
+    ))
+    .await?;
+    let logged = sql.run(&log_rows(&range, &bytes.join(","))).await?;
+    let copied = sql
+        .run(&format!(
+            "INSERT INTO {OURS} (_id, sender_id, reciver_id, sent_at, recived_at, data, content_type, \
+             conversation_id, seq) SELECT s._id, o.actor_id, o.receiver_id, s.sent_at, s.recived_at, s.data, \
+             o.content_type, o.conversation_id, o.seq FROM {SEED} s JOIN outbox o ON o.position = s._id \
+             WHERE s._id > {after} AND s._id <= {last} ORDER BY s._id"
+        ))
+        .await?;
+    for found in [logged, copied] {
+        if found != count {
+            return Err(Error::SeedChanged {
+                found,
+                expected: count,
+            });
+        }
+    }
+    sql.run(&format!(
+        "UPDATE conversations c JOIN (SELECT conversation_id, MAX(seq) AS seq, MAX(position) AS last FROM outbox \
+         WHERE {positions} GROUP BY conversation_id) n ON n.conversation_id = c.id \
+         SET c.seq = n.seq, c.last_position = n.last, c.last_message_id = n.last"
+    ))
+    .await?;
+    let members = |column: &str| {
+        format!(
+            "SELECT o.{column} AS user_id, c.id, c.seq FROM outbox o JOIN conversations c ON c.id = o.conversation_id \
+             WHERE {positions}"
+        )
+    };
+    sql.run(&format!(
+        "INSERT INTO participants (user_id, conversation_id, from_position, to_position, received_seq, read_seq) \
+         SELECT m.user_id, m.id, m.id, NULL, m.seq, m.seq FROM ({} UNION {}) m ORDER BY m.user_id, m.id \
+         ON DUPLICATE KEY UPDATE received_seq = VALUES(received_seq), read_seq = VALUES(read_seq)",
+        members("actor_id"),
+        members("receiver_id"),
+    ))
+    .await?;
+    sql.run(&format!("UPDATE {RECORD} SET position = {last} WHERE id = 1"))
+        .await?;
+    sql.run("COMMIT").await.map(|_| ())
+}
+
+/// Writes the events. Each says by its `received_after` that it was received and read before the log began. The hash is
+/// that of the command that would have sent it, and the key is the server's.
+fn log_rows(range: &str, bytes: &str) -> String {
+    let (sender, receiver, name) = (id("s.sender_id"), id("s.reciver_id"), conversation());
+    let part = |bytes: &str| format!("UNHEX(LPAD(HEX(OCTET_LENGTH({bytes})), 16, '0')), {bytes}");
+    // Bytes all of them, or the data would be read as text.
+    let hashed = [
+        part("CAST('send' AS BINARY)"),
+        part(&format!("CAST({receiver} AS BINARY)")),
+        part("CAST(n.content_type AS BINARY)"),
+        part("COALESCE(s.data, x'')"),
+    ];
+    format!(
+        "INSERT INTO outbox (position, type, conversation_id, actor_id, via, command_key, command_hash, occurred_at, \
+         receiver_id, seq, up_to_id, up_to_seq, received_after, content_type, content, fields) \
+         SELECT s._id, 'message.sent', n.conversation_id, {sender}, NULL, \
+         CONCAT(' ', LPAD(LOWER(HEX(s._id)), 32, '0')), UNHEX(SHA2(CONCAT({}), 256)), s.sent_at * 1000000, {receiver}, \
+         n.seq, NULL, NULL, n.seq, n.content_type, s.data, \
+         IF(s.recived_at IS NULL, NULL, CONCAT('{{\"received_at\":', s.recived_at, '}}')) \
+         FROM (SELECT r._id, r.content_type, c.id AS conversation_id, \
+         c.seq + ROW_NUMBER() OVER (PARTITION BY c.id ORDER BY r._id) AS seq \
+         FROM (SELECT _id, {name} AS name, \
+         IF(data IS NULL OR _id IN ({bytes}), 'application/octet-stream', 'text/plain') AS content_type \
+         FROM {SEED} WHERE {range}) r JOIN conversations c ON c.name = r.name) n \
+         JOIN {SEED} s ON s._id = n._id ORDER BY s._id",
+        hashed.join(", "),
+    )
+}
+
+/// Gives the log its head, and everybody the new table.
+async fn open(manager: &SchemaManager<'_>, sql: &Sql<'_>, line: i64) -> Result<()> {
+    let operation = "give the log its head";
+    sql.run("START TRANSACTION").await?;
+    m20261123_000002_create_projections::insert_checkpoint(manager, "received_at", line)
+        .await
+        .during(operation)?;
+    m20261123_000001_create_log::insert_head(manager, line)
+        .await
+        .during(operation)?;
+    sql.run("COMMIT").await?;
+    sql.rename(&[("messages", CLOSED), (OURS, "messages")]).await
+}
+
+async fn record_migrations(sql: &Sql<'_>) -> Result<()> {
+    sql.run("START TRANSACTION").await?;
+    let [log, projections] = [
+        m20261123_000001_create_log::Migration.name(),
+        m20261123_000002_create_projections::Migration.name(),
+    ]
+    .map(str::to_owned);
+    for name in [log, projections, ADOPTED.to_owned()] {
+        sql.run(&format!("DELETE FROM {BOOKKEEPING} WHERE version = '{name}'"))
+            .await?;
+        sql.run(&format!(
+            "INSERT INTO {BOOKKEEPING} (version, applied_at) VALUES ('{name}', UNIX_TIMESTAMP())"
+        ))
+        .await?;
+    }
+    Record::enter(sql, State::Adopted).await?;
+    sql.run("COMMIT").await.map(|_| ())
+}
+
+fn is_lock_wait(error: &Error) -> bool {
+    use sea_orm_migration::sea_orm::{RuntimeErr, sqlx};
+    let Error::Database {
+        source: DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)),
+        ..
+    } = error
+    else {
+        return false;
+    };
+    let Some(cause) = cause.as_database_error() else {
+        return false;
+    };
+    let cause = cause.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>();
+    cause.is_some_and(|cause| cause.number() == 1205)
+}

@@ -1,0 +1,135 @@
+//! Statements on the session that holds the turn, and the expressions that a row of the seed's is read by.
+
+use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement, TryGetable};
+use sea_orm_migration::{DbErr, IntoSchemaManagerConnection, SchemaManagerConnection};
+
+use crate::error::{During, Result};
+
+const OPERATION: &str = "work on the table of the seed's";
+
+pub(crate) struct Sql<'c> {
+    session: SchemaManagerConnection<'c>,
+}
+
+impl<'c> Sql<'c> {
+    pub(crate) fn new(session: impl IntoSchemaManagerConnection<'c>) -> Self {
+        Self {
+            session: session.into_database_executor(),
+        }
+    }
+
+    /// Fixes what statements mean, and ends the transaction that the turn began: from here on each says where one
+    /// begins.
+    pub(crate) async fn prepare(&self) -> Result<()> {
+        self.run("COMMIT").await?;
+        self.run("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00'")
+            .await?;
+        self.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            .await
+            .map(|_| ())
+    }
+
+    /// Runs a statement; how many rows it changed.
+    pub(crate) async fn run(&self, sql: &str) -> Result<i64> {
+        let done = self.session.execute_unprepared(sql).await.during(OPERATION)?;
+        Ok(done.rows_affected().cast_signed())
+    }
+
+    pub(crate) async fn rows(&self, sql: &str) -> Result<Vec<QueryResult>> {
+        let statement = Statement::from_string(DbBackend::MySql, sql);
+        self.session.query_all_raw(statement).await.during(OPERATION)
+    }
+
+    pub(crate) async fn row(&self, sql: &str) -> Result<Option<QueryResult>> {
+        let statement = Statement::from_string(DbBackend::MySql, sql);
+        self.session.query_one_raw(statement).await.during(OPERATION)
+    }
+
+    /// The first column of the first row.
+    pub(crate) async fn value<T: TryGetable>(&self, sql: &str) -> Result<T> {
+        let row = self.row(sql).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound(sql.into()));
+        row.and_then(|row| row.try_get_by_index(0)).during(OPERATION)
+    }
+
+    /// The first column of every row.
+    pub(crate) async fn column<T: TryGetable>(&self, sql: &str) -> Result<Vec<T>> {
+        let rows = self.rows(sql).await?;
+        let read = rows.iter().map(|row| row.try_get_by_index(0));
+        read.collect::<Result<_, DbErr>>().during(OPERATION)
+    }
+
+    /// The names of a table's columns; none where there is no such table.
+    pub(crate) async fn columns(&self, table: &str) -> Result<Vec<String>> {
+        self.column(&format!(
+            "SELECT CAST(column_name AS CHAR) FROM information_schema.columns \
+             WHERE table_schema = DATABASE() AND table_name = '{table}' ORDER BY ordinal_position"
+        ))
+        .await
+    }
+
+    pub(crate) async fn exists(&self, table: &str) -> Result<bool> {
+        Ok(!self.columns(table).await?.is_empty())
+    }
+
+    /// The statement that made a table, with how far its counting has come.
+    pub(crate) async fn definition(&self, table: &str) -> Result<String> {
+        let row = self.row(&format!("SHOW CREATE TABLE `{table}`")).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound(table.into()));
+        row.and_then(|row| row.try_get_by_index(1)).during(OPERATION)
+    }
+
+    /// Exchanges tables, all of them or none, once nobody uses them.
+    pub(crate) async fn rename(&self, renames: &[(&str, &str)]) -> Result<()> {
+        let renames: Vec<_> = renames
+            .iter()
+            .map(|(from, to)| format!("`{from}` TO `{to}`"))
+            .collect();
+        let renames = format!("RENAME TABLE {}", renames.join(", "));
+        self.run(&renames).await.map(|_| ())
+    }
+}
+
+/// An id as the log has it, compared byte for byte.
+pub(super) fn id(column: &str) -> String {
+    format!("CONVERT({column} USING utf8mb4) COLLATE utf8mb4_bin")
+}
+
+/// The name of the conversation of a row.
+pub(super) fn conversation() -> String {
+    let (sender, receiver) = (id("sender_id"), id("reciver_id"));
+    format!(
+        "IF({sender} <= {receiver}, CONCAT({sender}, ',', {receiver}), CONCAT({receiver}, ',', {sender}))"
+    )
+}
+
+/// Whether an id cannot be one of ours.
+pub(super) fn is_outside_grammar(column: &str) -> String {
+    format!("({column} = '' OR {} REGEXP '[^A-Za-z0-9._@+:-]')", id(column))
+}
+
+/// Whether the data of a row are bytes that are no text. The way over UTF-16 finds surrogates, which MariaDB takes for
+/// UTF-8. For a SELECT only: there MariaDB replaces what it cannot read, elsewhere it refuses the statement.
+pub(super) const IS_NO_TEXT: &str = "(data IS NOT NULL AND NOT COALESCE(CAST(CONVERT(CONVERT(CONVERT(data USING \
+     utf8mb4) USING utf16) USING utf8mb4) AS BINARY) = data, FALSE))";
+
+/// The number that a table gives out next, as the statement says that made it.
+pub(super) fn next_number(definition: &str) -> i64 {
+    let after = definition.rsplit_once(" AUTO_INCREMENT=").map(|(_, after)| after);
+    let digits = after.and_then(|after| after.split(|c: char| !c.is_ascii_digit()).next());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::next_number;
+
+    #[test]
+    fn the_next_number_stands_in_the_definition_once_there_was_one() {
+        let definition = "CREATE TABLE `messages` (\n  `_id` int unsigned NOT NULL AUTO_INCREMENT,\n  PRIMARY KEY (`_id`)\n) \
+                          ENGINE=InnoDB";
+        assert_eq!(next_number(definition), 1);
+        let counted = format!("{definition} AUTO_INCREMENT=4294967295 DEFAULT CHARSET=utf8mb4");
+        assert_eq!(next_number(&counted), 4_294_967_295);
+    }
+}

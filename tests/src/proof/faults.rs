@@ -1,0 +1,387 @@
+//! What is broken, and how it is made whole again.
+//!
+//! A fault begins while sends are in flight, lasts for a moment, and ends; now and then two last at once, in different
+//! places. Before the next one everything is whole again, so that what happens can be told from what came before.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
+use tokio::time::sleep;
+
+use super::history::{History, What};
+use crate::{CommitFault, Database, DatabaseServer, Kind, Proxy, Server, eventually};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A node with the proxies in front of it and behind it.
+#[derive(Debug)]
+pub struct Node {
+    pub server: Server,
+    pub clients: Proxy,
+    /// To its database; none on SQLite.
+    pub link: Option<Proxy>,
+    /// What its clock is moved by.
+    pub clock: PathBuf,
+}
+
+/// Everything that can be broken.
+#[derive(Debug)]
+pub struct World {
+    pub kind: Kind,
+    pub nodes: Vec<Node>,
+    /// None on SQLite.
+    pub database_server: Option<DatabaseServer>,
+    pub database: Database,
+    pub history: History,
+    pub in_flight: Arc<AtomicUsize>,
+    pub faults: u64,
+    /// What is to be put back.
+    pub dump: Vec<u8>,
+    /// Only faults whose kind has one of these in its name; all of them where there is none.
+    pub only: Vec<String>,
+}
+
+/// What may be broken at the same time as something else is: what is in another place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Node(usize),
+    Clients(usize),
+    Link(usize),
+    Database,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    KillNode(usize),
+    FreezeNode(usize),
+    /// Each in turn, as when a new version is rolled out.
+    RestartAll,
+    /// The clock of the node, which is that of the database on SQLite, in seconds.
+    MoveClock(usize, i64),
+    /// The file takes nothing more.
+    FullDisk(usize),
+    CutClients(usize),
+    StallClients(usize),
+    DelayClients(usize),
+    HalfCloseClients(usize),
+    CutLink(usize),
+    StallLink(usize),
+    DelayLink(usize),
+    HalfCloseLink(usize),
+    /// COMMITs on the way to the database, and answers on the way back, are lost.
+    LoseCommits(usize, CommitFault),
+    /// The network stands still between a node that holds the head lock and its database.
+    CutOffWithLock(usize),
+    /// The node itself stands still at that moment.
+    FreezeWithLock(usize),
+    KillDatabase,
+    RestartDatabase,
+    FreezeDatabase,
+    ReadOnlyDatabase,
+    /// A dump is taken, people go on, and the dump is put back under the nodes: the log loses its end.
+    Restore,
+}
+
+impl Fault {
+    /// The name under which it is counted.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Fault::KillNode(_) => "kill -9 of a node",
+            Fault::FreezeNode(_) => "SIGSTOP of a node",
+            Fault::RestartAll => "restart of each node in turn",
+            Fault::MoveClock(..) => "a node's clock jumps",
+            Fault::FullDisk(_) => "a full disk",
+            Fault::CutClients(_) => "clients are cut off",
+            Fault::StallClients(_) => "clients are stalled",
+            Fault::DelayClients(_) => "clients are delayed",
+            Fault::HalfCloseClients(_) => "clients are half-closed",
+            Fault::CutLink(_) => "a node's database is cut off",
+            Fault::StallLink(_) => "a node's database is stalled",
+            Fault::DelayLink(_) => "a node's database is delayed",
+            Fault::HalfCloseLink(_) => "a node's database half-closed",
+            Fault::LoseCommits(_, CommitFault::AnswerLost) => "cut after COMMIT",
+            Fault::LoseCommits(_, CommitFault::CommitLost) => "cut before COMMIT",
+            Fault::LoseCommits(..) => "COMMIT arrives late",
+            Fault::CutOffWithLock(_) => "cut off with the head lock",
+            Fault::FreezeWithLock(_) => "SIGSTOP with the head lock",
+            Fault::KillDatabase => "kill -9 of the database",
+            Fault::RestartDatabase => "restart of the database",
+            Fault::FreezeDatabase => "SIGSTOP of the database",
+            Fault::ReadOnlyDatabase => "read-only database",
+            Fault::Restore => "restore of an old dump",
+        }
+    }
+
+    /// Whether what was acknowledged may be gone afterwards.
+    fn may_lose(self) -> bool {
+        matches!(self, Fault::Restore)
+    }
+
+    fn place(self) -> Option<Place> {
+        Some(match self {
+            Fault::KillNode(node)
+            | Fault::FreezeNode(node)
+            | Fault::MoveClock(node, _)
+            | Fault::FullDisk(node) => Place::Node(node),
+            Fault::CutClients(node)
+            | Fault::StallClients(node)
+            | Fault::DelayClients(node)
+            | Fault::HalfCloseClients(node) => Place::Clients(node),
+            Fault::CutLink(node)
+            | Fault::StallLink(node)
+            | Fault::DelayLink(node)
+            | Fault::HalfCloseLink(node)
+            | Fault::LoseCommits(node, _) => Place::Link(node),
+            Fault::KillDatabase
+            | Fault::RestartDatabase
+            | Fault::FreezeDatabase
+            | Fault::ReadOnlyDatabase => Place::Database,
+            // It is about all of them.
+            Fault::RestartAll | Fault::CutOffWithLock(_) | Fault::FreezeWithLock(_) | Fault::Restore => {
+                return None;
+            }
+        })
+    }
+
+    /// How long it lasts.
+    fn lasts(self, rng: &mut StdRng) -> Duration {
+        let range = match self {
+            Fault::FreezeDatabase | Fault::FreezeNode(_) | Fault::StallLink(_) | Fault::StallClients(_) => {
+                300..6000
+            }
+            Fault::CutOffWithLock(_) | Fault::FreezeWithLock(_) => 4000..6000,
+            Fault::CutClients(_)
+            | Fault::HalfCloseClients(_)
+            | Fault::CutLink(_)
+            | Fault::HalfCloseLink(_) => 50..300,
+            Fault::RestartAll => 1..2,
+            _ => 200..3000,
+        };
+        Duration::from_millis(rng.random_range(range))
+    }
+}
+
+impl World {
+    /// The next fault, or two at once.
+    pub fn choose(&self, rng: &mut StdRng, bag: &mut Vec<Fault>) -> Vec<Fault> {
+        let mut draw = |rng: &mut StdRng| {
+            if bag.is_empty() {
+                *bag = self.all(rng);
+            }
+            // Each comes as often as any other.
+            bag.swap_remove(rng.random_range(0..bag.len()))
+        };
+        let first = draw(rng);
+        if !rng.random_bool(0.25) {
+            return vec![first];
+        }
+        let second = draw(rng);
+        match (first.place(), second.place()) {
+            (Some(one), Some(other)) if one != other => vec![first, second],
+            _ => {
+                bag.push(second);
+                vec![first]
+            }
+        }
+    }
+
+    /// One of each kind that this world can have.
+    fn all(&self, rng: &mut StdRng) -> Vec<Fault> {
+        let mut node = || rng.random_range(0..self.nodes.len());
+        let mut all = vec![
+            Fault::KillNode(node()),
+            Fault::KillNode(node()),
+            Fault::FreezeNode(node()),
+            Fault::RestartAll,
+            Fault::CutClients(node()),
+            Fault::StallClients(node()),
+            Fault::DelayClients(node()),
+            Fault::HalfCloseClients(node()),
+        ];
+        if self.kind == Kind::Sqlite {
+            all.push(Fault::FullDisk(node()));
+        } else {
+            all.extend([
+                Fault::CutLink(node()),
+                Fault::StallLink(node()),
+                Fault::DelayLink(node()),
+                Fault::HalfCloseLink(node()),
+                Fault::LoseCommits(node(), CommitFault::AnswerLost),
+                Fault::LoseCommits(node(), CommitFault::CommitLost),
+                Fault::LoseCommits(node(), CommitFault::CommitLate(Duration::from_millis(60))),
+                Fault::CutOffWithLock(node()),
+                Fault::FreezeWithLock(node()),
+                Fault::KillDatabase,
+                Fault::RestartDatabase,
+                Fault::FreezeDatabase,
+                Fault::ReadOnlyDatabase,
+                Fault::Restore,
+            ]);
+        }
+        let at = node();
+        let jumps = [-86_400, -3600, -30, -2, 2, 30, 3600, 86_400];
+        all.push(Fault::MoveClock(at, *jumps.choose(rng).expect("there are some")));
+        if !self.only.is_empty() {
+            all.retain(|fault| self.only.iter().any(|only| fault.kind().contains(only.as_str())));
+            assert!(!all.is_empty(), "there is no fault {:?} here", self.only);
+        }
+        all
+    }
+
+    /// Breaks something while sends are in flight, and makes it whole.
+    pub async fn suffer(&mut self, faults: &[Fault], rng: &mut StdRng) {
+        let mut begun = Vec::new();
+        let mut lasts = Duration::ZERO;
+        for &fault in faults {
+            let number = self.faults;
+            self.faults += 1;
+            lasts = lasts.max(fault.lasts(rng));
+            self.begin(number, fault).await;
+            begun.push(number);
+        }
+        sleep(lasts).await;
+        for (&fault, number) in faults.iter().zip(begun).rev() {
+            self.end(fault).await;
+            self.history.note(What::FaultEnd { fault: number });
+        }
+        self.heal().await;
+    }
+
+    /// Waits for sends in flight, and says that it begins.
+    async fn note(&self, number: u64, fault: Fault) {
+        let mut in_flight = 0;
+        eventually("sends are in flight", LIMIT, || {
+            in_flight = self.in_flight.load(Ordering::SeqCst);
+            std::future::ready(in_flight > 0)
+        })
+        .await;
+        self.history.note(What::FaultBegin {
+            fault: number,
+            kind: fault.kind().into(),
+            detail: format!("{fault:?}"),
+            in_flight,
+            may_lose: fault.may_lose(),
+        });
+    }
+
+    async fn begin(&mut self, number: u64, fault: Fault) {
+        // Of these two the moment comes when a node is about to commit.
+        if let Fault::CutOffWithLock(node) | Fault::FreezeWithLock(node) = fault {
+            let link = self.nodes[node].link.as_ref().expect("not on SQLite");
+            let before = link.commits_broken();
+            link.break_next_commits(CommitFault::Held, 1);
+            eventually("a node commits", LIMIT, || {
+                std::future::ready(link.commits_broken() > before)
+            })
+            .await;
+            self.note(number, fault).await;
+            if let Fault::FreezeWithLock(node) = fault {
+                self.nodes[node].server.sigstop();
+            }
+            return;
+        }
+        self.note(number, fault).await;
+        match fault {
+            Fault::KillNode(node) => self.nodes[node].server.kill9().await,
+            Fault::FreezeNode(node) => self.nodes[node].server.sigstop(),
+            Fault::RestartAll => {
+                for node in &mut self.nodes {
+                    node.server.stop().await;
+                    node.server.restart().await;
+                }
+            }
+            Fault::MoveClock(node, seconds) => set_clock(&self.nodes[node].clock, seconds),
+            Fault::FullDisk(node) => self.nodes[node].server.limit_files_to(Some(4096)).await,
+            Fault::CutClients(node) => self.nodes[node].clients.cut(),
+            Fault::StallClients(node) => self.nodes[node].clients.stall(true),
+            Fault::DelayClients(node) => self.nodes[node].clients.delay(Duration::from_millis(80)),
+            Fault::HalfCloseClients(node) => self.nodes[node].clients.half_close(),
+            Fault::CutLink(node) => self.link(node).cut(),
+            Fault::StallLink(node) => self.link(node).stall(true),
+            Fault::DelayLink(node) => self.link(node).delay(Duration::from_millis(25)),
+            Fault::HalfCloseLink(node) => self.link(node).half_close(),
+            Fault::LoseCommits(node, fault) => self.link(node).break_commits(fault, 0.2),
+            Fault::KillDatabase => self.server().kill9().await,
+            Fault::RestartDatabase => self.server().stop().await,
+            Fault::FreezeDatabase => self.server().sigstop(),
+            Fault::ReadOnlyDatabase => self.server().execute("SET GLOBAL read_only = 1").await,
+            Fault::Restore => self.dump = self.database.dump().await,
+            Fault::CutOffWithLock(_) | Fault::FreezeWithLock(_) => unreachable!("begun above"),
+        }
+    }
+
+    async fn end(&mut self, fault: Fault) {
+        match fault {
+            Fault::KillNode(node) => self.nodes[node].server.respawn().await,
+            Fault::FreezeNode(node) | Fault::FreezeWithLock(node) => self.nodes[node].server.sigcont(),
+            Fault::MoveClock(node, _) => set_clock(&self.nodes[node].clock, 0),
+            Fault::FullDisk(node) => self.nodes[node].server.limit_files_to(None).await,
+            Fault::StallClients(node) => self.nodes[node].clients.stall(false),
+            Fault::DelayClients(node) => self.nodes[node].clients.delay(Duration::ZERO),
+            Fault::StallLink(node) => self.link(node).stall(false),
+            Fault::DelayLink(node) => self.link(node).delay(Duration::ZERO),
+            Fault::LoseCommits(node, fault) => self.link(node).break_commits(fault, 0.0),
+            Fault::KillDatabase | Fault::RestartDatabase => self.server().start().await,
+            Fault::FreezeDatabase => self.server().sigcont(),
+            Fault::ReadOnlyDatabase => self.server().execute("SET GLOBAL read_only = 0").await,
+            Fault::Restore => {
+                let links: Vec<_> = self.nodes.iter().filter_map(|node| node.link.as_ref()).collect();
+                for link in &links {
+                    link.refuse(true);
+                    link.cut();
+                }
+                self.database.restore(&self.dump).await;
+                for link in links {
+                    link.refuse(false);
+                }
+            }
+            Fault::RestartAll
+            | Fault::CutClients(_)
+            | Fault::HalfCloseClients(_)
+            | Fault::CutLink(_)
+            | Fault::HalfCloseLink(_)
+            | Fault::CutOffWithLock(_) => {}
+        }
+    }
+
+    /// Waits until every node is ready. One that did not come up while its database was away is started again.
+    async fn heal(&mut self) {
+        for node in &mut self.nodes {
+            let begin = std::time::Instant::now();
+            while !node.server.is_ready().await {
+                assert!(
+                    begin.elapsed() < LIMIT,
+                    "a node is ready again:\n{}",
+                    node.server.log()
+                );
+                if !node.server.is_running() {
+                    node.server.respawn().await;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    fn link(&self, node: usize) -> &Proxy {
+        self.nodes[node].link.as_ref().expect("not on SQLite")
+    }
+
+    fn server(&mut self) -> &mut DatabaseServer {
+        self.database_server.as_mut().expect("not on SQLite")
+    }
+}
+
+/// What libfaketime reads at each look at the clock.
+pub fn set_clock(file: &PathBuf, seconds: i64) {
+    let new = file.with_extension("new");
+    let written = fs::write(&new, format!("{seconds:+}s\n")).and_then(|()| fs::rename(&new, file));
+    written.expect("the temporary folder takes files");
+}
