@@ -27,6 +27,8 @@ mod m20261123_000001_create_log;
 mod m20261123_000002_create_projections;
 
 mod adoption;
+#[cfg(feature = "upcoming")]
+mod upcoming;
 
 mod error;
 mod guard;
@@ -46,7 +48,7 @@ use adoption::Stage;
 pub use adoption::{CheckOptions, Finding, Report, Verdict};
 pub use error::Error;
 use error::{During, Result};
-use turn::Turn;
+use turn::{Patience, Turn};
 
 /// How long a replica waits for another one's migration before it gives up.
 const TURN_WAIT: Duration = Duration::from_secs(120);
@@ -156,10 +158,13 @@ struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![
+        let released: [Box<dyn MigrationTrait>; 2] = [
             Box::new(m20261123_000001_create_log::Migration),
             Box::new(m20261123_000002_create_projections::Migration),
-        ]
+        ];
+        #[cfg(feature = "upcoming")]
+        let released = released.into_iter().chain(upcoming::migrations());
+        released.into_iter().collect()
     }
 }
 
@@ -196,7 +201,10 @@ async fn apply_pending(db: &DatabaseTransaction, pending: &[String]) -> Result<(
         if !pending.iter().any(|pending| pending == name) {
             continue;
         }
-        migration.up(&manager).await.during(operation)?;
+        let patience = Patience::new();
+        while let Err(error) = migration.up(&manager).await {
+            patience.after(error).await.during(operation)?;
+        }
         let now = match db.get_database_backend() {
             DbBackend::Sqlite => "unixepoch()",
             _ => "UNIX_TIMESTAMP()",
@@ -233,7 +241,10 @@ async fn undo(db: &DatabaseTransaction, options: DownOptions) -> Result<Vec<Stri
     }
     // On MySQL and MariaDB the first DROP commits what was done up to here: from now on nobody can write to the log.
     for migration in Migrator::migrations().iter().rev() {
-        migration.down(&manager).await.during("drop the tables")?;
+        let patience = Patience::new();
+        while let Err(error) = migration.down(&manager).await {
+            patience.after(error).await.during("drop the tables")?;
+        }
     }
     if recorded {
         Migrator::uninstall(db)

@@ -21,8 +21,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::{During, Error, Result};
 
-/// A statement of DDL waits for the transactions that use its table; the server's own limit is up to a year.
-const DDL_WAIT: &str = "SET SESSION lock_wait_timeout = 120";
+/// A statement of DDL waits for the transactions that use its table, and whoever comes after it waits with it: so it
+/// waits for so many seconds, lets them pass for a moment, and tries again, for so long.
+const DDL_WAIT_S: u32 = 2;
+const DDL_PAUSE: Duration = Duration::from_secs(1);
+const DDL_LIMIT: Duration = Duration::from_secs(120);
 
 /// SQLite waits by itself (`busy_timeout`); this is for connections where that is nothing.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -148,7 +151,7 @@ async fn get_lock(session: &DatabaseTransaction, wait: Duration) -> Result<()> {
         .map(|row| row.try_get::<Option<i64>>("", "taken"));
     match taken.transpose().during(operation)?.flatten() {
         Some(1) => session
-            .execute_unprepared(DDL_WAIT)
+            .execute_unprepared(&format!("SET SESSION lock_wait_timeout = {DDL_WAIT_S}"))
             .await
             .map(|_| ())
             .during("prepare the session"),
@@ -157,6 +160,40 @@ async fn get_lock(session: &DatabaseTransaction, wait: Duration) -> Result<()> {
         }),
         None => Err(Error::TurnRefused),
     }
+}
+
+/// For work that can be done again from wherever it stopped: how long it is tried until its tables are free.
+pub(crate) struct Patience {
+    deadline: Instant,
+}
+
+impl Patience {
+    pub(crate) fn new() -> Self {
+        Self {
+            deadline: Instant::now() + DDL_LIMIT,
+        }
+    }
+
+    /// Lets those pass who wait, where the work is to be tried again; gives the error back where not.
+    pub(crate) async fn after(&self, error: DbErr) -> Result<(), DbErr> {
+        if !is_lock_wait(&error) || Instant::now() >= self.deadline {
+            return Err(error);
+        }
+        sleep(DDL_PAUSE).await;
+        Ok(())
+    }
+}
+
+/// Whether a statement has waited as long as it may, for a table or a row.
+pub(crate) fn is_lock_wait(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause))) = error
+    else {
+        return false;
+    };
+    let cause = cause
+        .as_database_error()
+        .and_then(|cause| cause.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>());
+    cause.is_some_and(|cause| cause.number() == 1205)
 }
 
 fn is_busy(error: &DbErr) -> bool {

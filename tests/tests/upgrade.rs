@@ -10,22 +10,16 @@ use chat_tests::{
     chatter::{self, Chatter},
     eventually, inside,
     listener::{Door, Listener},
-    on_each_database, run,
+    on_database_servers, on_each_database, run, start_command,
 };
+use sea_orm::{ConnectionTrait, TransactionTrait};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const QUIET: (&str, &str) = ("CHAT_LOG", "off");
 const NAME: &str = "m20991231_000001_expand_reactions";
 
-/// What the next version might do, of every kind that counts as expanding.
-const EXPAND: [&str; 6] = [
-    "ALTER TABLE outbox ADD COLUMN thread_id BIGINT NULL",
-    "ALTER TABLE messages ADD COLUMN edited_at BIGINT NULL",
-    "ALTER TABLE participants ADD COLUMN muted BIGINT NOT NULL DEFAULT 0",
-    "ALTER TABLE log_head ADD COLUMN pruned_at BIGINT NULL",
-    "CREATE TABLE reactions (message_id BIGINT NOT NULL, user_id VARCHAR(32) NOT NULL, PRIMARY KEY (message_id, user_id))",
-    "CREATE INDEX messages_sender ON messages (sender_id)",
-];
+/// What makes the binary one of the next version, which brings that migration.
+const NEXT: (&str, &str) = ("UPCOMING", "1");
 
 async fn record(database: &Database, name: &str) {
     database
@@ -65,17 +59,17 @@ on_each_database! {
         let talkers = [("alice", "bob"), ("bob", "alice"), ("carol", "alice")];
         let chatting = Chatter::start(&before, &database, &talkers, &["alice", "bob", "carol"]).await;
         traffic(&database, 20).await;
-        for sql in EXPAND {
-            database.execute(sql).await;
-            // Each of them is followed by sends, on statements that were prepared before it.
-            traffic(&database, 5).await;
-        }
-        record(&database, NAME).await;
+        // The node serves on, with statements that it prepared before.
+        let status = run(&database, &["migrate", "status"], &[QUIET, NEXT]).await;
+        assert!(status.stdout.ends_with(&format!("pending {NAME}\n")), "{status:?}");
+        let up = run(&database, &["migrate", "up"], &[QUIET, NEXT]).await;
+        assert_eq!((up.code, up.stdout), (0, format!("applied {NAME}\n")), "{}", up.stderr);
         traffic(&database, 20).await;
 
-        // A node that is started now, beside the first where the database takes two.
+        // A node of the next version, beside the first where the database takes two.
         if kind != Kind::Sqlite {
-            let mut after = Server::start(&database, chatter::SETTINGS).await;
+            let settings: Vec<_> = chatter::SETTINGS.iter().copied().chain([NEXT]).collect();
+            let mut after = Server::start(&database, &settings).await;
             let talkers = [("erin", "frank"), ("frank", "erin")];
             let beside = Chatter::start(&after, &database, &talkers, &["erin", "frank"]).await;
             traffic(&database, 20).await;
@@ -133,5 +127,32 @@ on_each_database! {
         for command in [&["verify"][..], &["epoch", "new"], &["migrate", "up"]] {
             assert_eq!(run(&database, command, &[QUIET]).await.stderr, text, "{command:?}");
         }
+    }
+}
+
+on_database_servers! {
+    /// DDL waits for whoever reads its table, and all who come after wait behind it: not for longer than a moment.
+    async fn a_long_read_holds_the_migration_up_and_nobody_else(kind) {
+        let database = Database::fresh(kind).await;
+        let server = Server::start(&database, chatter::SETTINGS).await;
+        let talkers = [("alice", "bob"), ("bob", "alice")];
+        let chatting = Chatter::start(&server, &database, &talkers, &["alice", "bob"]).await;
+        traffic(&database, 20).await;
+        let reading = database.root().await.begin().await.unwrap();
+        reading.execute_unprepared("SELECT COUNT(*) FROM outbox").await.unwrap();
+        let up = start_command(&database, &["migrate", "up"], &[QUIET, NEXT]).await;
+        let waits = "SELECT COUNT(*) FROM information_schema.processlist WHERE state = 'Waiting for table metadata lock'";
+        eventually("the migration waits", LIMIT, || async { database.number(waits).await > 0 }).await;
+        // More than once, so that it is not the time before its first try.
+        for _ in 0..3 {
+            traffic(&database, 20).await;
+            eventually("the migration tries again", LIMIT, || async { database.number(waits).await > 0 }).await;
+        }
+        assert!(up.is_running());
+        reading.rollback().await.unwrap();
+        let up = up.outcome(LIMIT).await;
+        assert_eq!((up.code, up.stdout), (0, format!("applied {NAME}\n")), "{}", up.stderr);
+        let chatted = chatting.finish(&server, &database).await;
+        assert!(chatted.messages() > 80, "{}", chatted.messages());
     }
 }

@@ -1,21 +1,20 @@
 //! The way there.
 
-use sea_orm_migration::{DbErr, MigrationName, MigratorTrait, SchemaManager};
+use sea_orm_migration::{MigrationName, MigratorTrait, SchemaManager};
 use tracing::info;
 
 use super::{
     ADOPTED, CLOSED, CheckOptions, OURS, RECORD, ROWS_IN_A_STEP, Record, SEED, Shape, Sql, State, Steps,
     check, clear_up, create_closed, others, shape,
-    sql::{IS_NO_TEXT, conversation, id, next_number},
+    sql::{DDL_WAIT_S, IS_NO_TEXT, conversation, id, next_number},
 };
 use crate::dialect::drop_tables;
 use crate::error::{During, Error, Result};
+use crate::turn::is_lock_wait;
 use crate::{BOOKKEEPING, Migrator, guard, m20261123_000001_create_log, m20261123_000002_create_projections};
 
 /// How long moving the table aside waits for a transaction that uses it.
 const RENAME_WAIT_S: u32 = 5;
-/// How long anything else waits for one.
-const DDL_WAIT_S: u32 = 120;
 
 pub(super) async fn run(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64]) -> Result<()> {
     if shape(sql, "messages").await? == Shape::Seed {
@@ -73,11 +72,9 @@ async fn close(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64]) -> Resu
     ))
     .await?;
     create_closed(manager).await?;
-    sql.run(&format!("SET SESSION lock_wait_timeout = {RENAME_WAIT_S}"))
-        .await?;
+    sql.wait_for_tables(RENAME_WAIT_S).await?;
     let closed = sql.rename(&[("messages", SEED), (CLOSED, "messages")]).await;
-    sql.run(&format!("SET SESSION lock_wait_timeout = {DDL_WAIT_S}"))
-        .await?;
+    sql.wait_for_tables(DDL_WAIT_S).await?;
     match closed {
         Ok(()) => {
             info!("the table is closed: what an old client sends now is refused");
@@ -85,10 +82,9 @@ async fn close(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64]) -> Resu
         }
         Err(error) => {
             forget(manager).await?;
-            Err(if is_lock_wait(&error) {
-                Error::TableInUse
-            } else {
-                error
+            Err(match error {
+                Error::Database { source, .. } if is_lock_wait(&source) => Error::TableInUse,
+                error => error,
             })
         }
     }
@@ -283,20 +279,4 @@ async fn record_migrations(sql: &Sql<'_>) -> Result<()> {
     }
     Record::enter(sql, State::Adopted).await?;
     sql.run("COMMIT").await.map(|_| ())
-}
-
-fn is_lock_wait(error: &Error) -> bool {
-    use sea_orm_migration::sea_orm::{RuntimeErr, sqlx};
-    let Error::Database {
-        source: DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)),
-        ..
-    } = error
-    else {
-        return false;
-    };
-    let Some(cause) = cause.as_database_error() else {
-        return false;
-    };
-    let cause = cause.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>();
-    cause.is_some_and(|cause| cause.number() == 1205)
 }

@@ -1,7 +1,6 @@
 //! What is odd about a table of the seed's, what becomes of it, and what has to be mended first.
 //!
-//! The rows are looked at in steps, inside the database, so that no statement lasts long and this process holds
-//! numbers only. While old clients write it is a look at one table that grows.
+//! The rows are looked at in steps, inside the database, so that this process holds numbers only. While old clients write it is a look at one table that grows.
 
 use sea_orm_migration::DbErr;
 use tracing::info;
@@ -497,9 +496,21 @@ async fn form(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
         ))
         .await?;
     add(
-        Verdict::Adopted,
-        "checks are not in the seed's table: they go, and come back with `migrate down`",
+        Verdict::Refused,
+        "checks are not in the seed's table, and messages that come later may break them: drop them",
         checks,
+    );
+    let partitions: Vec<String> = sql
+        .column(&format!(
+            "SELECT CAST(partition_name AS CHAR) FROM information_schema.partitions \
+             WHERE {of_table} AND partition_name IS NOT NULL ORDER BY partition_ordinal_position"
+        ))
+        .await?;
+    add(
+        Verdict::Refused,
+        "partitions are not in the seed's table, and may have no place for messages that come later: \
+         ALTER TABLE messages REMOVE PARTITIONING",
+        partitions,
     );
     let triggers: Vec<String> = sql
         .column(&format!(

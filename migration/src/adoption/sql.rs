@@ -5,6 +5,9 @@ use sea_orm_migration::{DbErr, IntoSchemaManagerConnection, SchemaManagerConnect
 
 use crate::error::{During, Result};
 
+/// Nobody serves meanwhile, who would wait as well.
+pub(super) const DDL_WAIT_S: u32 = 120;
+
 const OPERATION: &str = "work on the table of the seed's";
 
 pub(crate) struct Sql<'c> {
@@ -25,6 +28,13 @@ impl<'c> Sql<'c> {
         self.run("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00'")
             .await?;
         self.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            .await?;
+        self.wait_for_tables(DDL_WAIT_S).await
+    }
+
+    /// How long a statement waits for a transaction that uses its table.
+    pub(super) async fn wait_for_tables(&self, seconds: u32) -> Result<()> {
+        self.run(&format!("SET SESSION lock_wait_timeout = {seconds}"))
             .await
             .map(|_| ())
     }
