@@ -211,36 +211,6 @@ async fn watch_socket(mut socket: SocketIo) -> Watched {
     }
 }
 
-/// Makes one server follow another from here on, and write nothing by itself.
-async fn replicate(kind: Kind, primary: &DatabaseServer, replica: &DatabaseServer) {
-    let port = primary.port();
-    primary
-        .execute("CREATE USER repl@'%' IDENTIFIED BY 'repl'; GRANT REPLICATION SLAVE ON *.* TO repl@'%'")
-        .await;
-    let scratch = primary.fresh().await;
-    let follow = match kind {
-        Kind::MariaDb => {
-            let at = scratch
-                .text("SELECT CAST(@@GLOBAL.gtid_binlog_pos AS CHAR)")
-                .await;
-            format!(
-                "RESET MASTER; SET GLOBAL gtid_slave_pos = '{at}'; CHANGE MASTER TO MASTER_HOST = '127.0.0.1', \
-                 MASTER_PORT = {port}, MASTER_USER = 'repl', MASTER_PASSWORD = 'repl', \
-                 MASTER_USE_GTID = slave_pos; START SLAVE; SET GLOBAL read_only = 1"
-            )
-        }
-        _ => {
-            let at = scratch.text("SELECT @@GLOBAL.gtid_executed").await;
-            format!(
-                "RESET BINARY LOGS AND GTIDS; SET GLOBAL gtid_purged = '{at}'; CHANGE REPLICATION SOURCE TO \
-                 SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {port}, SOURCE_USER = 'repl', SOURCE_PASSWORD = 'repl', \
-                 SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1; START REPLICA; SET GLOBAL read_only = 1"
-            )
-        }
-    };
-    replica.execute(&follow).await;
-}
-
 fn stop_following(kind: Kind) -> &'static str {
     match kind {
         Kind::MariaDb => "STOP SLAVE",
@@ -248,23 +218,10 @@ fn stop_following(kind: Kind) -> &'static str {
     }
 }
 
-const ARGUMENTS: [&[&str]; 2] = [
-    &["--server-id=1", "--log-bin=binlog", "--sync-binlog=1"],
-    &["--server-id=2", "--log-bin=binlog", "--sync-binlog=1"],
-];
-
 /// A primary and its replica, with a database that both have.
 async fn pair(kind: Kind) -> (DatabaseServer, DatabaseServer, Database, Database) {
-    let more: &[&str] = match kind {
-        Kind::MariaDb => &["--log-slave-updates"],
-        _ => &["--gtid-mode=ON", "--enforce-gtid-consistency=ON"],
-    };
-    let start = |arguments: &'static [&'static str]| {
-        let arguments = [arguments, more].concat();
-        async move { DatabaseServer::dedicated(kind, &arguments).await }
-    };
-    let (primary, replica) = tokio::join!(start(ARGUMENTS[0]), start(ARGUMENTS[1]));
-    replicate(kind, &primary, &replica).await;
+    let primary = DatabaseServer::to_be_followed(kind, &[], Vec::new()).await;
+    let replica = primary.empty_replica().await;
     let database = primary.fresh().await;
     eventually("the replica has the database", LIMIT, || async {
         let select = format!(

@@ -34,7 +34,17 @@ fn holds(findings: &Findings) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_found_on_mariadb_with_three_nodes() {
-    holds(&run(&Plan::new(Kind::MariaDb, Duration::from_secs(90))).await);
+    let mut plan = Plan::new(Kind::MariaDb, Duration::from_secs(60));
+    plan.standby = false;
+    holds(&run(&plan).await);
+}
+
+/// With a binary log, and with every kind of fail-over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_found_on_mariadb_with_three_nodes_and_a_replica() {
+    let mut plan = Plan::new(Kind::MariaDb, Duration::from_secs(75));
+    plan.standby = true;
+    holds(&run(&plan).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,6 +64,7 @@ async fn nothing_is_found_on_sqlite() {
 async fn finds(defect: &'static str, kind: Kind, faults: &[&str], rules: &[Rule]) {
     let mut plan = Plan::new(kind, Duration::from_secs(15));
     plan.planted = Some(defect);
+    plan.standby = false;
     plan.only = faults.iter().map(ToString::to_string).collect();
     let found = run(&plan).await;
     let is_meant = |violation: &Violation| rules.contains(&violation.rule);

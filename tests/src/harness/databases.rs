@@ -10,6 +10,8 @@ mod available;
 
 mod each;
 
+mod replication;
+
 use std::{
     io::Write,
     path::PathBuf,
@@ -201,6 +203,12 @@ impl Database {
             Vec::new(),
         )
         .await
+    }
+
+    /// A dump with the place in the server's log that it was taken at. Only of a MariaDB.
+    async fn dump_for_a_replica(&self) -> Vec<u8> {
+        let arguments = ["--single-transaction", "--hex-blob", "--master-data=1", "--gtid"];
+        self.client("mariadb-dump", &arguments, Vec::new()).await
     }
 
     /// Puts a dump back: each table is dropped and made anew.

@@ -354,7 +354,10 @@ impl<'l> Checker<'l> {
                     content,
                 },
                 Answer::Ok { result },
-            ) => self.sent(&user, key, receiver, content, result),
+            ) => {
+                let may_be_lost = self.may_be_lost(begun_at);
+                self.sent(&user, (key, receiver, content), result, may_be_lost);
+            }
             (Action::Receipt { up_to, .. }, Answer::Ok { result }) => {
                 self.found.receipts += 1;
                 self.marked(begun_at, at, &user, *up_to, result);
@@ -394,14 +397,25 @@ impl<'l> Checker<'l> {
         });
     }
 
-    fn sent(&mut self, user: &str, key: &str, receiver: &str, content: &str, result: &Value) {
+    /// Whether what is answered now, and began then, may have been told by a log that lost its end afterwards.
+    fn may_be_lost(&self, begun_at: u64) -> bool {
+        !self.losing.is_empty() || self.may_lose && begun_at <= self.last_loss
+    }
+
+    fn sent(
+        &mut self,
+        user: &str,
+        (key, receiver, content): (&str, &str, &str),
+        result: &Value,
+        may_be_lost: bool,
+    ) {
         let Some(id) = result["_id"].as_i64() else {
             return self.violated(Rule::Acknowledged, || {
                 format!("{user} got no message for {key}: {result}")
             });
         };
         let Some(row) = self.rows.get(&id) else {
-            if self.may_lose && self.is_lost(id) {
+            if may_be_lost && self.is_lost(id) {
                 self.found.lost += 1;
             } else {
                 self.violated(Rule::Acknowledged, || {
@@ -430,8 +444,7 @@ impl<'l> Checker<'l> {
         let marks = ["received_seq", "read_seq"].map(|name| result[name].as_i64().unwrap_or(-1));
         let [received, read] = marks;
         let who = (user.to_owned(), conversation);
-        let is_of_another_log = self.may_lose && begun_at <= self.last_loss;
-        if is_of_another_log || !self.losing.is_empty() {
+        if self.may_be_lost(begun_at) {
             return;
         }
         let earlier = self.marks.entry(who.clone()).or_default();

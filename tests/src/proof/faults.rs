@@ -40,6 +40,10 @@ pub struct World {
     /// None on SQLite.
     pub database_server: Option<DatabaseServer>,
     pub database: Database,
+    /// What its server's clock is moved by.
+    pub clock_of_the_database: PathBuf,
+    /// What follows the database, and is there to take over; none where nothing does.
+    pub standby: Option<(DatabaseServer, Database)>,
     pub history: History,
     pub in_flight: Arc<AtomicUsize>,
     pub faults: u64,
@@ -86,8 +90,20 @@ pub enum Fault {
     RestartDatabase,
     FreezeDatabase,
     ReadOnlyDatabase,
+    /// The clock of its server, from which `sent_at` is drawn, in seconds.
+    MoveDatabaseClock(i64),
     /// A dump is taken, people go on, and the dump is put back under the nodes: the log loses its end.
     Restore,
+    /// The primary is gone for good, and its replica takes over.
+    FailOver(Replication),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replication {
+    /// The replica hears no more of what people do while the fault lasts: the log loses its end.
+    Cut,
+    /// Nobody is answered before the replica has it.
+    SemiSynchronous,
 }
 
 impl Fault {
@@ -116,13 +132,16 @@ impl Fault {
             Fault::RestartDatabase => "restart of the database",
             Fault::FreezeDatabase => "SIGSTOP of the database",
             Fault::ReadOnlyDatabase => "read-only database",
+            Fault::MoveDatabaseClock(_) => "the database's clock jumps",
             Fault::Restore => "restore of an old dump",
+            Fault::FailOver(Replication::Cut) => "fail-over, the end is lost",
+            Fault::FailOver(Replication::SemiSynchronous) => "fail-over, semi-synchronous",
         }
     }
 
     /// Whether what was acknowledged may be gone afterwards.
     fn may_lose(self) -> bool {
-        matches!(self, Fault::Restore)
+        matches!(self, Fault::Restore | Fault::FailOver(Replication::Cut))
     }
 
     fn place(self) -> Option<Place> {
@@ -143,11 +162,14 @@ impl Fault {
             Fault::KillDatabase
             | Fault::RestartDatabase
             | Fault::FreezeDatabase
-            | Fault::ReadOnlyDatabase => Place::Database,
+            | Fault::ReadOnlyDatabase
+            | Fault::MoveDatabaseClock(_) => Place::Database,
             // It is about all of them.
-            Fault::RestartAll | Fault::CutOffWithLock(_) | Fault::FreezeWithLock(_) | Fault::Restore => {
-                return None;
-            }
+            Fault::RestartAll
+            | Fault::CutOffWithLock(_)
+            | Fault::FreezeWithLock(_)
+            | Fault::Restore
+            | Fault::FailOver(_) => return None,
         })
     }
 
@@ -195,40 +217,49 @@ impl World {
 
     /// One of each kind that this world can have.
     fn all(&self, rng: &mut StdRng) -> Vec<Fault> {
-        let mut node = || rng.random_range(0..self.nodes.len());
+        let node = |rng: &mut StdRng| rng.random_range(0..self.nodes.len());
+        let jump = |rng: &mut StdRng| {
+            let jumps = [-86_400, -3600, -30, -2, 2, 30, 3600, 86_400];
+            *jumps.choose(rng).expect("there are some")
+        };
         let mut all = vec![
-            Fault::KillNode(node()),
-            Fault::KillNode(node()),
-            Fault::FreezeNode(node()),
+            Fault::KillNode(node(rng)),
+            Fault::KillNode(node(rng)),
+            Fault::FreezeNode(node(rng)),
             Fault::RestartAll,
-            Fault::CutClients(node()),
-            Fault::StallClients(node()),
-            Fault::DelayClients(node()),
-            Fault::HalfCloseClients(node()),
+            Fault::CutClients(node(rng)),
+            Fault::StallClients(node(rng)),
+            Fault::DelayClients(node(rng)),
+            Fault::HalfCloseClients(node(rng)),
         ];
         if self.kind == Kind::Sqlite {
-            all.push(Fault::FullDisk(node()));
+            all.push(Fault::FullDisk(node(rng)));
         } else {
             all.extend([
-                Fault::CutLink(node()),
-                Fault::StallLink(node()),
-                Fault::DelayLink(node()),
-                Fault::HalfCloseLink(node()),
-                Fault::LoseCommits(node(), CommitFault::AnswerLost),
-                Fault::LoseCommits(node(), CommitFault::CommitLost),
-                Fault::LoseCommits(node(), CommitFault::CommitLate(Duration::from_millis(60))),
-                Fault::CutOffWithLock(node()),
-                Fault::FreezeWithLock(node()),
+                Fault::CutLink(node(rng)),
+                Fault::StallLink(node(rng)),
+                Fault::DelayLink(node(rng)),
+                Fault::HalfCloseLink(node(rng)),
+                Fault::LoseCommits(node(rng), CommitFault::AnswerLost),
+                Fault::LoseCommits(node(rng), CommitFault::CommitLost),
+                Fault::LoseCommits(node(rng), CommitFault::CommitLate(Duration::from_millis(60))),
+                Fault::CutOffWithLock(node(rng)),
+                Fault::FreezeWithLock(node(rng)),
                 Fault::KillDatabase,
                 Fault::RestartDatabase,
                 Fault::FreezeDatabase,
                 Fault::ReadOnlyDatabase,
+                Fault::MoveDatabaseClock(jump(rng)),
                 Fault::Restore,
             ]);
         }
-        let at = node();
-        let jumps = [-86_400, -3600, -30, -2, 2, 30, 3600, 86_400];
-        all.push(Fault::MoveClock(at, *jumps.choose(rng).expect("there are some")));
+        if self.standby.is_some() {
+            all.extend([
+                Fault::FailOver(Replication::Cut),
+                Fault::FailOver(Replication::SemiSynchronous),
+            ]);
+        }
+        all.push(Fault::MoveClock(node(rng), jump(rng)));
         if !self.only.is_empty() {
             all.retain(|fault| self.only.iter().any(|only| fault.kind().contains(only.as_str())));
             assert!(!all.is_empty(), "there is no fault {:?} here", self.only);
@@ -313,7 +344,9 @@ impl World {
             Fault::RestartDatabase => self.server().stop().await,
             Fault::FreezeDatabase => self.server().sigstop(),
             Fault::ReadOnlyDatabase => self.server().execute("SET GLOBAL read_only = 1").await,
+            Fault::MoveDatabaseClock(seconds) => set_clock(&self.clock_of_the_database, seconds),
             Fault::Restore => self.dump = self.database.dump().await,
+            Fault::FailOver(replication) => self.prepare_to_fail_over(replication).await,
             Fault::CutOffWithLock(_) | Fault::FreezeWithLock(_) => unreachable!("begun above"),
         }
     }
@@ -332,6 +365,7 @@ impl World {
             Fault::KillDatabase | Fault::RestartDatabase => self.server().start().await,
             Fault::FreezeDatabase => self.server().sigcont(),
             Fault::ReadOnlyDatabase => self.server().execute("SET GLOBAL read_only = 0").await,
+            Fault::MoveDatabaseClock(_) => set_clock(&self.clock_of_the_database, 0),
             Fault::Restore => {
                 let links: Vec<_> = self.nodes.iter().filter_map(|node| node.link.as_ref()).collect();
                 for link in &links {
@@ -343,6 +377,7 @@ impl World {
                     link.refuse(false);
                 }
             }
+            Fault::FailOver(_) => self.fail_over().await,
             Fault::RestartAll
             | Fault::CutClients(_)
             | Fault::HalfCloseClients(_)
@@ -350,6 +385,39 @@ impl World {
             | Fault::HalfCloseLink(_)
             | Fault::CutOffWithLock(_) => {}
         }
+    }
+
+    /// The replica has what was answered before this, and from now on misses everything, or nothing.
+    async fn prepare_to_fail_over(&self, replication: Replication) {
+        let (standby, copy) = self.standby.as_ref().expect("it is drawn only with one");
+        let primary = self.database_server.as_ref().expect("not on SQLite");
+        if replication == Replication::SemiSynchronous {
+            standby.make_semi_synchronous(primary).await;
+        }
+        let head = "SELECT position FROM log_head";
+        let there = self.database.number(head).await;
+        eventually("the replica has what is there", LIMIT, || async {
+            copy.number(head).await >= there
+        })
+        .await;
+        if replication == Replication::Cut {
+            standby.stop_listening().await;
+        }
+    }
+
+    /// The primary is fenced, by its end. Its address moves to the replica, and that one gets a replica of its own.
+    async fn fail_over(&mut self) {
+        let (standby, copy) = self.standby.take().expect("it is drawn only with one");
+        self.server().kill9().await;
+        for node in &self.nodes {
+            let link = node.link.as_ref().expect("not on SQLite");
+            link.point_to(standby.port());
+        }
+        standby.take_over().await;
+        let next = standby.replica_of(&copy).await;
+        self.database_server = Some(standby);
+        self.database = copy;
+        self.standby = Some(next);
     }
 
     /// Waits until every node is ready. One that did not come up while its database was away is started again.

@@ -33,6 +33,8 @@ pub struct Plan {
     pub planted: Option<&'static str>,
     /// Parts of the names of the only faults that come; all come where there is none.
     pub only: Vec<String>,
+    /// Whether a replica follows the database, which then has a binary log; only on MariaDB.
+    pub standby: bool,
     /// Of the database server, more than the harness gives by itself.
     pub database_arguments: Vec<String>,
     /// Where the history is kept; else it goes with the test process.
@@ -48,6 +50,7 @@ impl Plan {
             lasts,
             planted: None,
             only: list("PROOF_FAULTS"),
+            standby: kind == Kind::MariaDb && env::var("PROOF_STANDBY").as_deref() != Ok("no"),
             database_arguments: list("PROOF_DATABASE_ARGUMENTS"),
             keep: env::var_os("PROOF_HISTORY").map(PathBuf::from),
         }
@@ -245,11 +248,18 @@ pub async fn run(plan: &Plan) -> Findings {
 }
 
 async fn build(plan: &Plan, history: History, folder: &Path) -> World {
+    let clock_of_the_database = folder.join("clock-of-the-database");
+    set_clock(&clock_of_the_database, 0);
     let database_server = match plan.kind {
         Kind::Sqlite => None,
         kind => {
             let arguments: Vec<_> = plan.database_arguments.iter().map(String::as_str).collect();
-            Some(DatabaseServer::dedicated(kind, &arguments).await)
+            let environment = moved_by(&clock_of_the_database);
+            Some(if plan.standby {
+                DatabaseServer::to_be_followed(kind, &arguments, environment).await
+            } else {
+                DatabaseServer::dedicated_in(kind, &arguments, environment).await
+            })
         }
     };
     let database = match &database_server {
@@ -273,8 +283,14 @@ async fn build(plan: &Plan, history: History, folder: &Path) -> World {
             clock,
         });
     }
+    let standby = match &database_server {
+        Some(server) if plan.standby => Some(server.replica_of(&database).await),
+        _ => None,
+    };
     World {
         kind: plan.kind,
+        standby,
+        clock_of_the_database,
         nodes,
         database_server,
         database,
@@ -289,34 +305,36 @@ async fn build(plan: &Plan, history: History, folder: &Path) -> World {
 async fn start(plan: &Plan, database: &Database, link: Option<&Proxy>, clock: &Path) -> Server {
     let url = link.map_or_else(|| database.url(), |link| link.url(database));
     let limit = CONTENT_LIMIT.to_string();
-    let (library, clock) = (fake_time(), clock.display().to_string());
+    let clock = moved_by(clock);
     let mut settings = vec![
         ("CHAT_DATABASE_URL", url.as_str()),
         ("CHAT_CONTENT_LIMIT", &limit),
         ("CHAT_HEARTBEAT_S", "1"),
         ("CHAT_LOG", "warn"),
-        ("LD_PRELOAD", &library),
-        ("FAKETIME_TIMESTAMP_FILE", &clock),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ];
+    settings.extend(clock.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     if let Some(defect) = plan.planted {
         settings.push(("PLANTED", defect));
     }
     Server::start_on_a_disk_that_may_be_full(database, &settings).await
 }
 
-/// What moves a process's clock.
-fn fake_time() -> String {
+/// The environment of a process whose clock a file moves.
+fn moved_by(clock: &Path) -> Vec<(String, String)> {
     let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
     let library = libraries
         .chain([PathBuf::from("/usr/lib/faketime/libfaketimeMT.so.1")])
-        .find(|path| path.exists());
-    library
-        .expect("libfaketime is needed: apt-get install faketime")
-        .display()
-        .to_string()
+        .find(|path| path.exists())
+        .expect("libfaketime is needed: apt-get install faketime");
+    [
+        ("LD_PRELOAD", library.display().to_string()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
 }
 
 /// Straight to stderr: the test runner swallows what tests print.

@@ -27,9 +27,11 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// A private MariaDB or MySQL server: its folder, its port, and its process while it runs.
 #[derive(Debug)]
 pub struct DatabaseServer {
-    kind: Kind,
+    pub(super) kind: Kind,
     program: PathBuf,
     arguments: Vec<String>,
+    /// What it finds in its environment.
+    pub(super) environment: Vec<(String, String)>,
     address: Address,
     // Before the folder, so that the process is gone when the folder goes.
     process: Option<Process>,
@@ -40,6 +42,15 @@ pub struct DatabaseServer {
 impl DatabaseServer {
     /// A server of the test's own, with more arguments, which it may kill, stop and start again.
     pub async fn dedicated(kind: Kind, arguments: &[&str]) -> DatabaseServer {
+        DatabaseServer::dedicated_in(kind, arguments, Vec::new()).await
+    }
+
+    /// The same, with something in its environment.
+    pub async fn dedicated_in(
+        kind: Kind,
+        arguments: &[&str],
+        environment: Vec<(String, String)>,
+    ) -> DatabaseServer {
         let folder = temporary_folder(match kind {
             Kind::Sqlite => panic!("SQLite has no server"),
             Kind::MariaDb => "mariadb",
@@ -49,6 +60,7 @@ impl DatabaseServer {
             kind,
             program: available::program(kind).await,
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            environment,
             address: Address {
                 port: free_port(),
                 root_password: random_name(20),
@@ -220,7 +232,7 @@ impl DatabaseServer {
             .expect("the server has a version")
     }
 
-    async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
+    pub(super) async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
         MySqlConnection::connect_with(&self.address.options()).await
     }
 
@@ -271,9 +283,10 @@ impl DatabaseServer {
         let path = |name: &str| folder.join(name).display().to_string();
         let init = path("init.sql");
         let password = &self.address.root_password;
-        // On one line each, and harmless when run again at the next start.
+        // On one line each, and harmless when run again at the next start. A replica has a password of its own.
         let root = format!(
-            "CREATE USER IF NOT EXISTS root@`127.0.0.1` IDENTIFIED BY '{password}';\n\
+            "SET SESSION sql_log_bin = 0;\n\
+             CREATE USER IF NOT EXISTS root@`127.0.0.1` IDENTIFIED BY '{password}';\n\
              ALTER USER root@`127.0.0.1` IDENTIFIED BY '{password}';\n\
              GRANT ALL PRIVILEGES ON *.* TO root@`127.0.0.1` WITH GRANT OPTION;\n"
         );
@@ -296,7 +309,8 @@ impl DatabaseServer {
                     "--innodb-buffer-pool-size=128M",
                 ])
                 .args(["--max-connections=1000", "--max-allowed-packet=64M"])
-                .args(&self.arguments);
+                .args(&self.arguments)
+                .envs(self.environment.iter().map(|(name, value)| (name, value)));
             self.at_home(command);
         })
         .await;

@@ -579,4 +579,15 @@ fn a_log_that_may_lose_its_end_holds_only_where_everybody_is_told() {
     };
     assert_eq!(lost(true), []);
     assert_eq!(lost(false), [Rule::Acknowledged]);
+    // What was answered after that fault has ended stays.
+    let rules = Made::after(|made| {
+        made.lose_the_end(true);
+        made.history.insert(1, What::FaultEnd { fault: 0 });
+        let at = made.at(|what| matches!(what, What::Head { .. }));
+        made.history.splice(
+            at..at,
+            [send(7, "lost", "lost"), accepted(7, &row(4, "lost", 3, "lost"))],
+        );
+    });
+    assert_eq!(rules, [Rule::Acknowledged]);
 }
