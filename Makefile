@@ -1,6 +1,6 @@
 # The commands of this project. `make run` needs Rust and nothing else; with Node 20 it has the chat page as well.
 
-.PHONY: run page test test-quick proof check bench openapi
+.PHONY: run page test test-quick proof check bench bench-full openapi
 
 # The server on http://127.0.0.1:3000 with SQLite in ./data.
 run: page
@@ -36,8 +36,14 @@ check:
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --document-private-items
 
-bench:
-	cargo run --release -p chat-bench
+# How fast it is, beside its peers, in one run on a private MariaDB: in a quarter of an hour, or with everything that is
+# large. BENCH="--only send,idle" names some scenarios. The figures go to target/bench.
+bench bench-full:
+	tests/prepare
+	npm ci --prefix bench/peers/node --no-audit --no-fund --silent
+	cargo build --release -p chat-api --bin chat-system
+	cargo build --release -p chat-bench
+	SERVER_BINARY=$(CURDIR)/target/release/chat-system target/release/chat-bench $(if $(filter bench-full,$@),--full) $(BENCH)
 
 # The descriptions that are committed: of what is asked over HTTP, and of what comes over streams.
 openapi:

@@ -1,93 +1,136 @@
-//! `make bench`: how fast the group commit is, beside what one would do without it and beside the least that any
-//! design must do, in one run on one private MariaDB. Only the ratios mean something on a machine that does other
-//! things; the absolute figures are context.
+//! `make bench`: how fast it is, beside its peers, in one run on one machine. Only the ratios mean something on a machine
+//! that does other things; the absolute figures are context.
 //!
-//! - **group commit**: commands with keys from so many senders at once, one send in flight each, through the real
-//!   writer: idempotency, `seq`, log and projections included;
-//! - **one transaction a message**: the same rows under the same head lock, each message in a transaction of its own,
-//!   from 32 connections with prepared statements;
-//! - **floor**: multi-row INSERTs into `messages` alone, on one connection, of as many rows as are in flight.
+//! Each scenario ([`scenario`]) brings up the real server, in the profile in which this program is built, and what it is
+//! compared with ([`peer`]), on a private MariaDB that is as durable as production's, and lets them take turns. All load
+//! comes from this program, over loopback ([`client`], [`load`]).
 
 #![expect(clippy::print_stdout, reason = "the figures are what the program is for")]
 
-mod floor;
-mod group_commit;
-mod one_by_one;
+mod client;
+mod fill;
+mod load;
+mod peer;
+mod report;
+mod scenario;
+mod stream;
+mod target;
+mod window;
 
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
-use chat_tests::{Database, DatabaseServer, Kind};
+use chat_tests::{DatabaseServer, Kind};
+use clap::{Parser, Subcommand, ValueEnum};
 
-/// The length of each measurement.
-const LENGTH: Duration = Duration::from_secs(8);
-/// What is done before it counts.
-const WARM_UP: Duration = Duration::from_secs(2);
-const CONTENT: usize = 200;
+use crate::{
+    peer::Bare,
+    report::Report,
+    scenario::{Setting, Size, catch_up, fanout, history, idle, jitter, resume, send, single, wire, writer},
+};
+
+#[derive(Parser)]
+struct Arguments {
+    /// Larger sizes and longer measurements.
+    #[arg(long)]
+    full: bool,
+    /// Only these.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Scenario>,
+    /// The folder for the figures and plots.
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Is a server to compare with, on a free port that it prints.
+    Peer { bare: Bare },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    Writer,
+    Single,
+    Send,
+    Fanout,
+    Wire,
+    Idle,
+    Resume,
+    Jitter,
+    History,
+    CatchUp,
+}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let server = DatabaseServer::dedicated(Kind::MariaDb, &["--innodb-buffer-pool-size=1G"]).await;
-    println!("MariaDB, durable, {CONTENT}-byte messages, {LENGTH:?} each\n");
-    println!(
-        "{:<28}{:>12}{:>14}{:>12}",
-        "", "messages/s", "x one by one", "of floor"
-    );
-    let one_by_one = one_by_one::measure(&server.fresh().await).await?;
-    print("one transaction a message", one_by_one, one_by_one, None);
-    for in_flight in [256, 2000] {
-        let floor = floor::measure(&server.fresh().await, in_flight).await?;
-        print(&format!("floor, {in_flight} rows"), floor, one_by_one, None);
-        let group = group_commit::measure(&server.fresh().await, in_flight).await?;
-        print(
-            &format!("group commit, {in_flight} in flight"),
-            group,
-            one_by_one,
-            Some(floor),
-        );
+    let arguments = Arguments::parse();
+    if let Some(Command::Peer { bare }) = arguments.command {
+        return peer::serve(bare).await;
     }
-    Ok(())
+    let mariadb = DatabaseServer::dedicated(Kind::MariaDb, &["--innodb-buffer-pool-size=1G"]).await;
+    let mut setting = Setting {
+        mariadb,
+        size: if arguments.full { Size::Full } else { Size::Quick },
+        report: Report::default(),
+    };
+    setting.report.about = about(&setting).await?;
+    for (name, value) in &setting.report.about {
+        println!("{name}: {value}");
+    }
+    let is_wanted = |scenario: &Scenario| arguments.only.is_empty() || arguments.only.contains(scenario);
+    for scenario in Scenario::value_variants()
+        .iter()
+        .filter(|scenario| is_wanted(scenario))
+    {
+        let setting = &mut setting;
+        match scenario {
+            Scenario::Writer => writer::measure(setting).await,
+            Scenario::Single => single::measure(setting).await,
+            Scenario::Send => send::measure(setting).await,
+            Scenario::Fanout => fanout::measure(setting).await,
+            Scenario::Wire => wire::measure(setting).await,
+            Scenario::Idle => idle::measure(setting).await,
+            Scenario::Resume => resume::measure(setting).await,
+            Scenario::Jitter => jitter::measure(setting).await,
+            Scenario::History => history::measure(setting).await,
+            Scenario::CatchUp => catch_up::measure(setting).await,
+        }?;
+    }
+    setting.report.finish(&arguments.out)
 }
 
-fn print(what: &str, rate: f64, one_by_one: f64, floor: Option<f64>) {
-    let share = floor
-        .map(|floor| format!("{:.2}", rate / floor))
-        .unwrap_or_default();
-    println!("{what:<28}{rate:>12.0}{:>14.1}{share:>12}", rate / one_by_one);
-}
-
-/// A database with the schema, ready to be written to.
-async fn prepared(database: &Database) -> anyhow::Result<chat_infrastructure::database::Database> {
-    use chat_infrastructure::database::{Database, Location};
-    let connected = Database::connect(Location::parse(&database.url())?, 4).await?;
-    chat_migration::up(&connected.pool).await?;
-    Ok(connected)
-}
-
-/// Counts what is done between the end of the warm-up and the end of the measurement.
-struct Window {
-    from: Instant,
-    to: Instant,
-}
-
-impl Window {
-    fn new() -> Self {
-        let from = Instant::now() + WARM_UP;
-        Self {
-            from,
-            to: from + LENGTH,
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        Instant::now() >= self.to
-    }
-
-    /// Whether something that was just done counts.
-    fn counts(&self) -> bool {
-        (self.from..self.to).contains(&Instant::now())
-    }
-
-    fn rate(&self, done: u64) -> f64 {
-        done as f64 / (self.to - self.from).as_secs_f64()
-    }
+/// The machine, and the versions of what runs.
+async fn about(setting: &Setting) -> anyhow::Result<Vec<(String, String)>> {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name"));
+    let cores = std::thread::available_parallelism()?;
+    let node = tokio::process::Command::new("node")
+        .arg("--version")
+        .output()
+        .await?;
+    let about = [
+        (
+            "machine",
+            format!(
+                "{cores} cores, {}",
+                cpu.unwrap_or("?").trim_start_matches(['\t', ':', ' '])
+            ),
+        ),
+        ("database", setting.mariadb.version().await),
+        ("node", String::from_utf8_lossy(&node.stdout).trim().to_owned()),
+        ("socket.io", peer::node_package("socket.io")?),
+        ("mysql2", peer::node_package("mysql2")?),
+        (
+            "profile",
+            if cfg!(debug_assertions) {
+                "debug"
+            } else {
+                "release"
+            }
+            .to_owned(),
+        ),
+    ];
+    Ok(about.map(|(name, value)| (name.to_owned(), value)).to_vec())
 }

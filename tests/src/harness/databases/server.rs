@@ -224,7 +224,8 @@ impl DatabaseServer {
         self.process.as_ref().expect("the database server runs")
     }
 
-    async fn version(&self) -> String {
+    /// What the server says its version is.
+    pub async fn version(&self) -> String {
         let mut root = self.connect().await.expect("root connects");
         sqlx::query_scalar("SELECT VERSION()")
             .fetch_one(&mut root)

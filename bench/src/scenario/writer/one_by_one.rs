@@ -1,6 +1,6 @@
 //! The naive outbox: one transaction a message, under the same head lock, from several connections at once.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use chat_tests::Database;
 use sea_orm::{
@@ -8,11 +8,12 @@ use sea_orm::{
     Value,
 };
 
-use crate::{CONTENT, Window, prepared};
+use super::CONTENT;
+use crate::{fill::prepared, window::Window};
 
 const CONNECTIONS: u32 = 32;
 
-pub(crate) async fn measure(database: &Database) -> anyhow::Result<f64> {
+pub(super) async fn measure(database: &Database, length: Duration) -> anyhow::Result<f64> {
     prepared(database).await?;
     let mut options = ConnectOptions::new(database.url());
     options
@@ -31,10 +32,10 @@ pub(crate) async fn measure(database: &Database) -> anyhow::Result<f64> {
         )
         .await?;
     }
-    let window = Arc::new(Window::new());
+    let window = Window::new(length);
     let senders: Vec<_> = (1..=i64::from(CONNECTIONS))
         .map(|sender| {
-            let (pool, window) = (pool.clone(), window.clone());
+            let pool = pool.clone();
             tokio::spawn(async move {
                 let mut counted = 0;
                 while !window.is_over() {

@@ -1,11 +1,14 @@
 //! The least that any design must do: multi-row INSERTs into `messages`, on one connection, as durable.
 
+use std::time::Duration;
+
 use chat_tests::Database;
 use sea_orm::{ConnectionTrait, Statement, TransactionTrait};
 
-use crate::{CONTENT, Window, prepared};
+use super::CONTENT;
+use crate::{fill::prepared, window::Window};
 
-pub(crate) async fn measure(database: &Database, rows: usize) -> anyhow::Result<f64> {
+pub(super) async fn measure(database: &Database, rows: usize, length: Duration) -> anyhow::Result<f64> {
     let pool = prepared(database).await?.pool;
     let data = vec![b'x'; CONTENT];
     let row = "(?,?,?,UNIX_TIMESTAMP(),NULL,?,'text/plain',?,?)";
@@ -14,7 +17,7 @@ pub(crate) async fn measure(database: &Database, rows: usize) -> anyhow::Result<
          conversation_id, seq) VALUES {}",
         vec![row; rows].join(",")
     );
-    let window = Window::new();
+    let window = Window::new(length);
     let (mut id, mut done) = (0_i64, 0);
     while !window.is_over() {
         let mut values = Vec::with_capacity(rows * 6);

@@ -1,6 +1,6 @@
-//! The real writer, with so many senders at once.
+//! The real writer, with so many senders at once, who write to so many conversations in turn.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use chat_domain::{
     command::{Action, Command},
@@ -12,25 +12,32 @@ use chat_infrastructure::writer::{GroupCommit, WriterOptions};
 use chat_tests::Database;
 use tokio::sync::mpsc;
 
-use crate::{CONTENT, Window, prepared};
+use super::CONTENT;
+use crate::{fill::prepared, window::Window};
 
-pub(crate) async fn measure(database: &Database, in_flight: usize) -> anyhow::Result<f64> {
+pub(super) async fn measure(
+    database: &Database,
+    in_flight: usize,
+    conversations: usize,
+    length: Duration,
+) -> anyhow::Result<f64> {
     let connected = prepared(database).await?;
     let (committed, mut batches) = mpsc::channel(64);
     let tail = tokio::spawn(async move { while batches.recv().await.is_some() {} });
     let options = WriterOptions::default();
     let (log, writer) = GroupCommit::start(&connected, options, committed);
-    let window = Arc::new(Window::new());
+    let window = Window::new(length);
     let senders: Vec<_> = (0..in_flight)
         .map(|sender| {
-            let (log, window) = (log.clone(), window.clone());
+            let log = log.clone();
             tokio::spawn(async move {
                 let mut counted = 0;
-                for n in 0.. {
+                for n in 0_usize.. {
                     if window.is_over() {
                         break;
                     }
-                    log.execute(command(sender, n)?).await?;
+                    let conversation = (sender + n * in_flight) % conversations;
+                    log.execute(command(sender, n, conversation)?).await?;
                     counted += u64::from(window.counts());
                 }
                 anyhow::Ok(counted)
@@ -47,13 +54,14 @@ pub(crate) async fn measure(database: &Database, in_flight: usize) -> anyhow::Re
     Ok(window.rate(done))
 }
 
-fn command(sender: usize, n: u64) -> anyhow::Result<Command> {
+fn command(sender: usize, n: usize, conversation: usize) -> anyhow::Result<Command> {
+    let actor = format!("user-{conversation}");
     Ok(Command {
-        actor_id: UserId::parse(&format!("user-{sender}"))?,
+        actor_id: UserId::parse(&actor)?,
         via: None,
         key: CommandKey::parse(&format!("{sender}-{n}"))?,
         action: Action::SendMessage {
-            receiver_id: UserId::parse(&format!("user-{}", sender / 2))?,
+            receiver_id: UserId::parse(&format!("{actor}-peer"))?,
             content: Content::text("x".repeat(CONTENT)),
         },
     })
