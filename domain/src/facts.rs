@@ -59,7 +59,8 @@ impl Participant {
 /// The facts that a batch of commands needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
-    pub conversations: BTreeSet<ConversationId>,
+    /// Those that are written to, each with whoever writes.
+    pub conversations: BTreeSet<(ConversationId, UserId)>,
     pub participants: BTreeSet<UserId>,
     pub messages: BTreeSet<Position>,
     pub keys: BTreeSet<(UserId, CommandKey)>,
@@ -73,9 +74,10 @@ impl Needs {
             needs.participants.insert(command.actor_id.clone());
             match &command.action {
                 Action::SendMessage { receiver_id, .. } => {
+                    let conversation = ConversationId::direct(&command.actor_id, receiver_id);
                     needs
                         .conversations
-                        .insert(ConversationId::direct(&command.actor_id, receiver_id));
+                        .insert((conversation, command.actor_id.clone()));
                 }
                 Action::SendReceipt { up_to, .. } => {
                     needs.messages.insert(*up_to);

@@ -304,8 +304,8 @@ fn a_batch_needs_the_facts_that_its_commands_name() {
         needs
             .conversations
             .iter()
-            .map(ConversationId::as_str)
-            .eq(["alice,bob"])
+            .map(|(conversation, actor)| (conversation.as_str(), actor.as_str()))
+            .eq([("alice,bob", "bob")])
     );
     assert!(needs.participants.iter().map(UserId::as_str).eq(["bob", "carol"]));
     assert!(needs.messages.iter().eq(&[7]));

@@ -1,6 +1,6 @@
 //! Rows of the outbox and the events that they hold, both ways.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use chat_domain::{
@@ -22,8 +22,8 @@ use crate::{
 pub(crate) const COLUMNS: &str = "position, type, conversation_id, actor_id, via, command_key, command_hash, \
      occurred_at, receiver_id, seq, up_to_id, up_to_seq, received_after, content_type, content, fields";
 
-/// The row of an event, as it stands in an INSERT.
-pub(crate) fn values(flavor: Flavor, recorded: &Recorded) -> String {
+/// Writes the row of an event, as it stands in an INSERT.
+pub(crate) fn values(flavor: Flavor, recorded: &Recorded, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (mut up_to, mut received, mut content_type, mut content, mut fields) = (None, 0, None, None, None);
     match &recorded.event {
         Event::MessageSent {
@@ -46,7 +46,8 @@ pub(crate) fn values(flavor: Flavor, recorded: &Recorded) -> String {
             fields = Some(serde_json::Value::from(other.clone()).to_string())
         }
     }
-    format!(
+    write!(
+        f,
         "({},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{})",
         recorded.position,
         sql::text(flavor, recorded.event.kind()),
@@ -62,7 +63,7 @@ pub(crate) fn values(flavor: Flavor, recorded: &Recorded) -> String {
         sql::optional_number(up_to.map(|to| to.seq)),
         received,
         sql::optional_text(flavor, content_type),
-        content.map_or_else(|| "NULL".to_owned(), |bytes| sql::hex(bytes).to_string()),
+        content.map_or(sql::Literal::Null, |content| sql::bytes(flavor, content)),
         sql::optional_text(flavor, fields.as_deref()),
     )
 }

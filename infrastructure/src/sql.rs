@@ -3,65 +3,120 @@
 //! The writer sends several statements in one packet, which the servers take as text only, so values stand in the
 //! text. What may stand there: identifiers and keys whose grammar was checked, numbers, and bytes in hex.
 
+use std::fmt::{self, Write};
+
 use chat_domain::ids::{ConversationId, UserId};
 
 use crate::database::Flavor;
 
-/// Marks a literal that [`text`] or [`hex`] made, or a number, so that nothing else is put into a statement.
-pub(crate) struct Literal(String);
+/// A value as it stands in a statement: made here, so that nothing else is put into one, and written straight into it.
+#[derive(Clone, Copy)]
+pub(crate) enum Literal<'v> {
+    Null,
+    Number(i64),
+    /// Of a grammar that has neither quotes nor backslashes.
+    Id(&'v str),
+    Text {
+        text: &'v str,
+        /// Whether a backslash is a character like any other.
+        is_plain: bool,
+    },
+    /// Text as bytes, which need not be as many again as in hex.
+    TextBytes(&'v str),
+    Hex(&'v [u8]),
+}
 
-impl std::fmt::Display for Literal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+impl fmt::Display for Literal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Null => f.write_str("NULL"),
+            Self::Number(number) => number.fmt(f),
+            Self::Id(id) => {
+                f.write_char('\'')?;
+                f.write_str(id)?;
+                f.write_char('\'')
+            }
+            Self::Text { text, is_plain } => quote(f, text, is_plain),
+            Self::TextBytes(text) => {
+                f.write_str("_binary")?;
+                quote(f, text, false)
+            }
+            Self::Hex(bytes) => {
+                f.write_str("x'")?;
+                let mut digits = [0; 256];
+                for bytes in bytes.chunks(digits.len() / 2) {
+                    let digits = &mut digits[..bytes.len() * 2];
+                    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+                        pair[0] = HEX[usize::from(byte >> 4)];
+                        pair[1] = HEX[usize::from(byte & 15)];
+                    }
+                    f.write_str(str::from_utf8(digits).map_err(|_| fmt::Error)?)?;
+                }
+                f.write_char('\'')
+            }
+        }
     }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// In quotes, with what would end them, or would not be itself, written twice.
+fn quote(f: &mut fmt::Formatter<'_>, text: &str, is_plain: bool) -> fmt::Result {
+    f.write_char('\'')?;
+    let mut rest = text;
+    while let Some(at) = rest.find(|c| c == '\'' || c == '\\' && !is_plain) {
+        let (before, after) = rest.split_at(at + 1);
+        f.write_str(before)?;
+        f.write_str(&before[at..])?;
+        rest = after;
+    }
+    f.write_str(rest)?;
+    f.write_char('\'')
 }
 
 /// Text as a literal. The writer's session fixes `sql_mode`, so that a backslash escapes on MySQL and MariaDB.
-pub(crate) fn text(flavor: Flavor, text: &str) -> Literal {
-    let quoted = text.replace('\'', "''");
-    Literal(match flavor {
-        Flavor::Sqlite => format!("'{quoted}'"),
-        Flavor::MariaDb | Flavor::MySql => format!("'{}'", quoted.replace('\\', "\\\\")),
-    })
+pub(crate) fn text(flavor: Flavor, text: &str) -> Literal<'_> {
+    let is_plain = flavor == Flavor::Sqlite;
+    Literal::Text { text, is_plain }
 }
 
-pub(crate) fn optional_text(flavor: Flavor, value: Option<&str>) -> Literal {
-    value.map_or_else(|| Literal("NULL".into()), |value| text(flavor, value))
+pub(crate) fn optional_text(flavor: Flavor, value: Option<&str>) -> Literal<'_> {
+    value.map_or(Literal::Null, |value| text(flavor, value))
 }
 
-/// Bytes as a literal.
-pub(crate) fn hex(bytes: &[u8]) -> Literal {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut literal = String::with_capacity(bytes.len() * 2 + 3);
-    literal.push_str("x'");
-    for byte in bytes {
-        literal.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        literal.push(char::from(DIGITS[usize::from(byte & 15)]));
+/// Bytes as a literal. The servers take what is text as it is, which is half as long; SQLite ends a statement at a zero.
+pub(crate) fn bytes(flavor: Flavor, bytes: &[u8]) -> Literal<'_> {
+    match str::from_utf8(bytes) {
+        Ok(text) if flavor != Flavor::Sqlite => Literal::TextBytes(text),
+        _ => Literal::Hex(bytes),
     }
-    literal.push('\'');
-    Literal(literal)
 }
 
-pub(crate) fn user(id: &UserId) -> Literal {
-    Literal(format!("'{id}'"))
+pub(crate) fn hex(bytes: &[u8]) -> Literal<'_> {
+    Literal::Hex(bytes)
 }
 
-pub(crate) fn conversation(id: &ConversationId) -> Literal {
-    Literal(format!("'{id}'"))
+pub(crate) fn user(id: &UserId) -> Literal<'_> {
+    Literal::Id(id.as_str())
 }
 
-pub(crate) fn optional_number(value: Option<i64>) -> Literal {
-    Literal(value.map_or_else(|| "NULL".into(), |value| value.to_string()))
+pub(crate) fn conversation(id: &ConversationId) -> Literal<'_> {
+    Literal::Id(id.as_str())
+}
+
+pub(crate) fn optional_number(value: Option<i64>) -> Literal<'static> {
+    value.map_or(Literal::Null, Literal::Number)
 }
 
 /// Literals with commas between.
-pub(crate) fn list<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+pub(crate) fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     let mut joined = String::new();
     for item in items {
         if !joined.is_empty() {
             joined.push(',');
         }
-        joined.push_str(&item.to_string());
+        // A string takes all that is written to it.
+        let _ = write!(joined, "{item}");
     }
     joined
 }
@@ -176,8 +231,17 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_hex() {
+    fn bytes_are_hex_unless_they_are_text_for_a_server() {
         assert_eq!(hex(&[]).to_string(), "x''");
         assert_eq!(hex(&[0, 0x27, 0xff]).to_string(), "x'0027ff'");
+        let long: Vec<_> = (0..300).map(|n| (n % 256) as u8).collect();
+        let expected: String = long.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex(&long).to_string(), format!("x'{expected}'"));
+        assert_eq!(bytes(Flavor::Sqlite, b"hi").to_string(), "x'6869'");
+        assert_eq!(
+            bytes(Flavor::MySql, "it's \\ \0 é".as_bytes()).to_string(),
+            "_binary'it''s \\\\ \0 é'"
+        );
+        assert_eq!(bytes(Flavor::MariaDb, &[0xff, 0x27]).to_string(), "x'ff27'");
     }
 }

@@ -15,6 +15,7 @@
 //!
 //! When the queue is full, senders are told to come again. While the database is away they are told at once.
 
+mod memory;
 pub(crate) mod transaction;
 
 use std::{
@@ -48,6 +49,7 @@ use crate::{
     planted::{self, Defect},
     primary::Primary,
     session::{Session, SessionError, presence},
+    writer::{memory::Memory, transaction::Keys},
 };
 
 #[derive(Debug, Clone)]
@@ -232,6 +234,8 @@ impl GroupCommit {
             committed,
             status: status.clone(),
             session: None,
+            memory: Memory::default(),
+            look_up_keys_until: None,
             failures: 0,
             metrics: WriterMetrics::new(),
             stop: stop.clone(),
@@ -303,6 +307,9 @@ struct Writer {
     committed: mpsc::Sender<Committed>,
     status: Arc<Status>,
     session: Option<Session>,
+    memory: Memory,
+    /// Until when keys are looked up before anything is written: a while after one was there already.
+    look_up_keys_until: Option<Instant>,
     /// How often in a row the database failed.
     failures: u32,
     metrics: WriterMetrics,
@@ -314,6 +321,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Who sends one command again often sends more of them, as after a lost connection.
+const SENT_AGAIN: Duration = Duration::from_secs(1);
 
 /// What became of the commands of one part of a batch.
 enum Settled {
@@ -413,7 +423,13 @@ impl Writer {
             };
             let span = batch_span(part);
             let begun = std::time::Instant::now();
-            let attempt = transaction::attempt(&mut session, &self.primary, part).instrument(span.clone());
+            let keys = if refused_before || self.look_up_keys_until.is_some_and(|until| now < until) {
+                Keys::All
+            } else {
+                Keys::InDoubt
+            };
+            let attempt = transaction::attempt(&mut session, &self.primary, &mut self.memory, part, keys)
+                .instrument(span.clone());
             match timeout(self.options.transaction_timeout, attempt).await {
                 Ok(Ok(batch)) => {
                     self.session = Some(session);
@@ -429,11 +445,12 @@ impl Writer {
                 Ok(Err(refused @ SessionError::Refused(_))) => {
                     self.metrics.retried(RetryReason::Refused);
                     self.roll_back(session).await;
-                    // Once more from fresh facts: a duplicate may be the trace of an attempt with an unknown outcome.
-                    if refused_before {
+                    // Once more, with all keys looked up: a duplicate may be a command that was sent again.
+                    if keys == Keys::All && refused_before {
                         return Settled::Refused(refused);
                     }
                     refused_before = true;
+                    self.look_up_keys_until = Some(Instant::now() + SENT_AGAIN);
                 }
                 Ok(Err(SessionError::Moved)) => {
                     self.metrics.retried(RetryReason::Moved);

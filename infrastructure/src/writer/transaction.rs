@@ -1,5 +1,10 @@
 //! One transaction of the group commit, in two round trips: take the head lock and read the facts, then write the
 //! events with their projections and commit. Between the two, nothing is awaited.
+//!
+//! What the writer remembers (`memory`) is not read. Keys are looked up only where one may be there already: for all
+//! others the unique index says so, and then the batch is decided again with every key looked up.
+
+use std::fmt;
 
 use chat_domain::{
     Micros, Position,
@@ -11,7 +16,7 @@ use chat_domain::{
 };
 use sea_orm::{DbErr, QueryResult};
 
-use super::Waiting;
+use super::{Waiting, memory::Memory};
 use crate::{
     database::Flavor,
     epoch::epoch_of,
@@ -22,30 +27,59 @@ use crate::{
     sql,
 };
 
+/// Which keys are looked up before it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// Those of commands that may have been committed before.
+    InDoubt,
+    /// All that a client has chosen.
+    All,
+}
+
 /// Decides the commands and commits what they lead to. On an error the transaction may still be open.
 pub(super) async fn attempt(
     session: &mut Session,
     primary: &Primary,
+    memory: &mut Memory,
     part: &mut [Waiting],
+    keys: Keys,
 ) -> Result<Batch, SessionError> {
     let flavor = session.flavor;
     let seen = primary.seen();
     let needs = Needs::of(part.iter().map(|waiting| &waiting.command));
-    // A key that the server made for a command which was never sent to the database is nowhere yet.
-    let keys = part
+    let mut unknown = needs.clone();
+    memory.reduce(&mut unknown);
+    let keys: Vec<_> = part
         .iter()
-        .filter(|w| w.in_doubt || !w.command.key.is_of_server());
-    let keys: Vec<_> = keys.map(|w| (&w.command.actor_id, &w.command.key)).collect();
-    let rows = session.script(read_facts(flavor, &needs, &keys)).await?;
-    let (head, now, mut facts) = facts(&rows).map_err(SessionError::unreadable)?;
+        .filter(|w| w.in_doubt || keys == Keys::All && !w.command.key.is_of_server())
+        .map(|w| (&w.command.actor_id, &w.command.key))
+        .collect();
+    let rows = session
+        .script(take_lock(flavor) + &read_facts(flavor, &unknown, &keys))
+        .await?;
+    let (head, now) = head(&rows).map_err(SessionError::unreadable)?;
     if seen.is_some_and(|seen| !primary::reaches(&head, &seen)) {
         return Err(SessionError::Moved);
+    }
+    let remembered = memory.recall(&head);
+    let more = match &remembered {
+        Some(_) => Vec::new(),
+        // Somebody else has written since: what was thought to be known is read after all.
+        None => {
+            let script = read_facts(flavor, &needs, &[]);
+            session.script(script.trim_start_matches("; ").to_owned()).await?
+        }
+    };
+    let mut facts = remembered.unwrap_or_default();
+    for row in rows.iter().chain(&more) {
+        add_fact(&mut facts, row).map_err(SessionError::unreadable)?;
     }
 
     let commands = part.iter().map(|waiting| &waiting.command);
     let batch = decide_batch(&mut facts, commands, head.position, now);
     if batch.recorded.is_empty() {
         session.script("ROLLBACK".into()).await?;
+        memory.keep(facts, head);
         return Ok(batch);
     }
     // From here on the COMMIT may be received, whatever the answer.
@@ -59,19 +93,26 @@ pub(super) async fn attempt(
     }
     session.script(write(flavor, &batch.recorded, &facts)).await?;
     let position = batch.recorded.last().map_or(head.position, |last| last.position);
-    primary.saw(Cursor { position, ..head });
+    let committed = Cursor { position, ..head };
+    memory.keep(facts, committed.clone());
+    primary.saw(committed);
     Ok(batch)
 }
 
-/// Takes the head lock, draws the time, and reads what the batch needs. Each row begins with a letter for what it is.
-fn read_facts(flavor: Flavor, needs: &Needs, keys: &[(&UserId, &CommandKey)]) -> String {
-    let mut script = format!(
+/// Takes the head lock and draws the time.
+fn take_lock(flavor: Flavor) -> String {
+    format!(
         "{}; UPDATE log_head SET last_time = {}(last_time, {}) WHERE id = 1; \
          SELECT 'h' AS fact, epoch, position, last_time FROM log_head WHERE id = 1",
         flavor.begin(),
         flavor.greatest(),
         flavor.now_micros(),
-    );
+    )
+}
+
+/// Reads what the batch needs. Each row begins with a letter for what it is.
+fn read_facts(flavor: Flavor, needs: &Needs, keys: &[(&UserId, &CommandKey)]) -> String {
+    let mut script = String::new();
     if !keys.is_empty() {
         let mut by_actor: std::collections::BTreeMap<&UserId, Vec<&CommandKey>> = Default::default();
         for (actor, key) in keys {
@@ -90,11 +131,13 @@ fn read_facts(flavor: Flavor, needs: &Needs, keys: &[(&UserId, &CommandKey)]) ->
             "; SELECT 'k' AS fact, position, actor_id, command_key, command_hash FROM outbox WHERE {terms}"
         );
     }
+    // From what is named to who takes part in it: the other way costs what somebody's conversations are.
+    let join = flavor.ordered_join();
     let members = sql::list(needs.participants.iter().map(sql::user));
     if !needs.conversations.is_empty() {
-        let names = sql::list(needs.conversations.iter().map(sql::conversation));
+        let names = sql::list(needs.conversations.iter().map(|(id, _)| sql::conversation(id)));
         script += &format!(
-            "; SELECT 'c' AS fact, {CONVERSATION} FROM conversations c JOIN participants p \
+            "; SELECT 'c' AS fact, {CONVERSATION} FROM conversations c {join} participants p \
              ON p.conversation_id = c.id WHERE c.name IN ({names}) AND p.user_id IN ({members})"
         );
     }
@@ -102,7 +145,7 @@ fn read_facts(flavor: Flavor, needs: &Needs, keys: &[(&UserId, &CommandKey)]) ->
         let ids = sql::list(&needs.messages);
         script += &format!(
             "; SELECT 'm' AS fact, m._id AS message_id, m.seq AS message_seq, {CONVERSATION} FROM messages m \
-             JOIN conversations c ON c.id = m.conversation_id JOIN participants p ON p.conversation_id = c.id \
+             {join} conversations c ON c.id = m.conversation_id {join} participants p ON p.conversation_id = c.id \
              WHERE m._id IN ({ids}) AND p.user_id IN ({members})"
         );
     }
@@ -112,48 +155,45 @@ fn read_facts(flavor: Flavor, needs: &Needs, keys: &[(&UserId, &CommandKey)]) ->
 const CONVERSATION: &str = "c.id, c.name, c.seq, c.last_position, c.last_message_id, p.user_id, p.from_position, \
      p.to_position, p.received_seq, p.read_seq";
 
-/// The head, the time drawn, and the facts.
-fn facts(rows: &[QueryResult]) -> Result<(Cursor, Micros, Facts), DbErr> {
-    let mut head = None;
-    let mut facts = Facts::default();
+/// The head, and the time drawn.
+fn head(rows: &[QueryResult]) -> Result<(Cursor, Micros), DbErr> {
     for row in rows {
-        match row.try_get::<String>("", "fact")?.as_str() {
-            "h" => {
-                let cursor = Cursor {
-                    epoch: epoch_of(row)?,
-                    position: row.try_get("", "position")?,
+        if row.try_get::<String>("", "fact")? == "h" {
+            let cursor = Cursor {
+                epoch: epoch_of(row)?,
+                position: row.try_get("", "position")?,
+            };
+            return Ok((cursor, row.try_get("", "last_time")?));
+        }
+    }
+    Err(DbErr::RecordNotFound("log_head".into()))
+}
+
+fn add_fact(facts: &mut Facts, row: &QueryResult) -> Result<(), DbErr> {
+    match row.try_get::<String>("", "fact")?.as_str() {
+        "h" => {}
+        "k" => {
+            let actor = user(row, "actor_id")?;
+            let key = CommandKey::stored(&row.try_get::<String>("", "command_key")?).map_err(custom)?;
+            let hash: Vec<u8> = row.try_get("", "command_hash")?;
+            let hash = hash
+                .try_into()
+                .map_err(|_| DbErr::Custom("a hash that is not 32 bytes".into()))?;
+            let position = row.try_get("", "position")?;
+            facts.keys.insert((actor, key), Earlier { position, hash });
+        }
+        kind => {
+            let id = conversation(facts, row)?;
+            if kind == "m" {
+                let place = MessagePlace {
+                    conversation_id: id,
+                    seq: row.try_get("", "message_seq")?,
                 };
-                head = Some((cursor, row.try_get("", "last_time")?));
-            }
-            "k" => {
-                let actor = user(row, "actor_id")?;
-                let key = CommandKey::stored(&row.try_get::<String>("", "command_key")?).map_err(custom)?;
-                let hash: Vec<u8> = row.try_get("", "command_hash")?;
-                let hash = hash
-                    .try_into()
-                    .map_err(|_| DbErr::Custom("a hash that is not 32 bytes".into()))?;
-                facts.keys.insert(
-                    (actor, key),
-                    Earlier {
-                        position: row.try_get("", "position")?,
-                        hash,
-                    },
-                );
-            }
-            kind => {
-                let id = conversation(&mut facts, row)?;
-                if kind == "m" {
-                    let place = MessagePlace {
-                        conversation_id: id,
-                        seq: row.try_get("", "message_seq")?,
-                    };
-                    facts.messages.insert(row.try_get("", "message_id")?, place);
-                }
+                facts.messages.insert(row.try_get("", "message_id")?, place);
             }
         }
     }
-    let (head, time) = head.ok_or_else(|| DbErr::RecordNotFound("log_head".into()))?;
-    Ok((head, time, facts))
+    Ok(())
 }
 
 fn conversation(facts: &mut Facts, row: &QueryResult) -> Result<ConversationId, DbErr> {
@@ -193,7 +233,10 @@ fn write(flavor: Flavor, recorded: &[std::sync::Arc<Recorded>], facts: &Facts) -
         return "ROLLBACK".into();
     };
     let (first, last) = (first.position, last.position);
-    let events = sql::list(recorded.iter().map(|recorded| rows::values(flavor, recorded)));
+    let events = recorded
+        .iter()
+        .map(|recorded| fmt::from_fn(|f| rows::values(flavor, recorded, f)));
+    let events = sql::list(events);
     let mut script = format!("INSERT INTO outbox ({}) VALUES {events}", rows::COLUMNS);
     if recorded
         .iter()
@@ -260,11 +303,8 @@ pub(crate) fn upsert_conversations<'f>(
             last_position,
             last_message_id,
         } = c;
-        format!(
-            "({},{},{seq},{last_position},{last_message_id})",
-            number.0,
-            sql::conversation(id)
-        )
+        let (number, name) = (number.0, sql::conversation(id));
+        fmt::from_fn(move |f| write!(f, "({number},{name},{seq},{last_position},{last_message_id})"))
     }));
     format!(
         "INSERT INTO conversations (id, name, seq, last_position, last_message_id) VALUES {rows} {}",
@@ -279,7 +319,8 @@ pub(crate) fn upsert_participants<'f>(
     let rows = sql::list(rows.map(|(number, user, p)| {
         let to = sql::optional_number(p.to_position);
         let (from, received, read) = (p.from_position, p.received_seq, p.read_seq);
-        format!("({},{},{from},{to},{received},{read})", sql::user(user), number.0)
+        let (user, number) = (sql::user(user), number.0);
+        fmt::from_fn(move |f| write!(f, "({user},{number},{from},{to},{received},{read})"))
     }));
     format!(
         "INSERT INTO participants (user_id, conversation_id, from_position, to_position, received_seq, read_seq) \

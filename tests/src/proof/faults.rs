@@ -40,7 +40,7 @@ pub struct World {
     /// None on SQLite.
     pub database_server: Option<DatabaseServer>,
     pub database: Database,
-    /// What its server's clock is moved by.
+    /// What its server's clock is moved by, a MariaDB's.
     pub clock_of_the_database: PathBuf,
     /// What follows the database, and is there to take over; none where nothing does.
     pub standby: Option<(DatabaseServer, Database)>,
@@ -249,9 +249,11 @@ impl World {
                 Fault::RestartDatabase,
                 Fault::FreezeDatabase,
                 Fault::ReadOnlyDatabase,
-                Fault::MoveDatabaseClock(jump(rng)),
                 Fault::Restore,
             ]);
+        }
+        if self.kind == Kind::MariaDb {
+            all.push(Fault::MoveDatabaseClock(jump(rng)));
         }
         if self.standby.is_some() {
             all.extend([
