@@ -13,7 +13,7 @@ pub enum Action {
     /// `infrastructure/src/writer.rs`: `gather`.
     Gather(usize),
     /// The writer takes the lock, reads the facts, and decides.
-    /// `infrastructure/src/writer/transaction.rs`: `attempt`, `read_facts`; `domain/src/batch.rs`: `decide_batch`.
+    /// `infrastructure/src/writer/transaction.rs`: `attempt`, `take_lock`, `read_facts`; `domain/src/batch.rs`: `decide_batch`.
     Lock(usize),
     /// All of the batch was recorded before: the transaction ends, and the senders are answered.
     /// `infrastructure/src/writer/transaction.rs`: `attempt`; `domain/src/decide.rs`: `recall`.
