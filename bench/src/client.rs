@@ -3,7 +3,7 @@
 
 use std::{future::poll_fn, pin::Pin, task::Poll};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use futures_util::{SinkExt, Stream, StreamExt};
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -120,6 +120,15 @@ pub(crate) fn heard(packet: &str) -> Heard<'_> {
         Some(Heard::Ack(rest[..end].parse().ok()?, &rest[end..]))
     });
     ack.unwrap_or(Heard::Other)
+}
+
+/// Refuses the ack of a send that was not taken.
+pub(crate) fn accepted(answer: &str) -> anyhow::Result<()> {
+    ensure!(
+        answer.starts_with(r#"[{"result""#),
+        "a send was refused: {answer}"
+    );
+    Ok(())
 }
 
 /// The whole number behind `name` in a piece of JSON, the first one.

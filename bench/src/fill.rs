@@ -9,11 +9,11 @@ use chat_domain::{
 };
 use chat_infrastructure::{
     database::{Database as Connected, Location},
-    writer::{GroupCommit, WriterOptions},
+    writer::{GroupCommit, WriterOptions, WriterTask},
 };
 use chat_tests::Database;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 const IN_FLIGHT: usize = 2000;
 
@@ -24,6 +24,27 @@ pub(crate) async fn prepared(database: &Database) -> anyhow::Result<Connected> {
     Ok(connected)
 }
 
+/// The real writer on a database with the schema, and somebody who takes what it has committed.
+pub(crate) struct Writing {
+    writer: WriterTask,
+    tail: JoinHandle<()>,
+}
+
+impl Writing {
+    pub(crate) async fn start(database: &Database) -> anyhow::Result<(GroupCommit, Self)> {
+        let connected = prepared(database).await?;
+        let (committed, mut batches) = mpsc::channel(64);
+        let tail = tokio::spawn(async move { while batches.recv().await.is_some() {} });
+        let (log, writer) = GroupCommit::start(&connected, WriterOptions::default(), committed);
+        Ok((log, Self { writer, tail }))
+    }
+
+    pub(crate) async fn end(self) -> anyhow::Result<()> {
+        self.writer.stop().await;
+        Ok(self.tail.await?)
+    }
+}
+
 /// Sends so many messages, each from and to whom `users` says, as another node would beside one that serves.
 pub(crate) async fn send(
     database: &Database,
@@ -31,10 +52,7 @@ pub(crate) async fn send(
     content: usize,
     users: impl Fn(usize) -> (String, String),
 ) -> anyhow::Result<()> {
-    let connected = prepared(database).await?;
-    let (committed, mut batches) = mpsc::channel(64);
-    let tail = tokio::spawn(async move { while batches.recv().await.is_some() {} });
-    let (log, writer) = GroupCommit::start(&connected, WriterOptions::default(), committed);
+    let (log, writing) = Writing::start(database).await?;
     stream::iter(0..count)
         .map(|n| {
             let (sender, receiver) = users(n);
@@ -57,9 +75,7 @@ pub(crate) async fn send(
         .try_collect::<()>()
         .await?;
     drop(log);
-    writer.stop().await;
-    tail.await?;
-    Ok(())
+    writing.end().await
 }
 
 /// Makes a log of so many messages and their history, by the database itself: conversations of 1,000 messages each

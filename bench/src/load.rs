@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use tokio::{sync::Barrier, time::sleep_until};
 
 use crate::{
-    client::{self, Connection, Heard, command, heard, message_id},
+    client::{self, Connection, Heard, accepted, command, heard, message_id},
     report::histogram,
     target::Target,
     window::Window,
@@ -154,10 +154,7 @@ impl Sender {
             while let Some(text_of) = packet {
                 match heard(&text_of) {
                     Heard::Ack(place, answer) => {
-                        ensure!(
-                            answer.starts_with(r#"[{"result""#),
-                            "a send was refused: {answer}"
-                        );
+                        accepted(answer)?;
                         let now = Instant::now();
                         if self.window.counts() {
                             acked += 1;
@@ -201,7 +198,7 @@ impl Sender {
             tokio::select! {
                 packet = self.connection.next() => match heard(&packet?) {
                     Heard::Ack(id, answer) => {
-                        ensure!(answer.starts_with(r#"[{"result""#), "a send was refused: {answer}");
+                        accepted(answer)?;
                         acked += 1;
                         if self.window.covers(due[id]) {
                             self.outcome.acks.saturating_record(micros(due[id].elapsed()));

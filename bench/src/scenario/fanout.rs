@@ -9,7 +9,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::Setting;
 use crate::{
-    client::{Connection, Heard, command, heard},
+    client::{Connection, Heard, accepted, command, heard},
     peer::node,
     report::Curve,
     target::{SETTINGS, Target},
@@ -83,10 +83,7 @@ async fn fan_out(target: &Target, connections: usize, messages: usize) -> anyhow
         }
         sender.flush().await?;
         if let Heard::Ack(_, answer) = heard(&sender.next().await?) {
-            ensure!(
-                answer.starts_with(r#"[{"result""#),
-                "a send was refused: {answer}"
-            );
+            accepted(answer)?;
             acked += 1;
         }
     }

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
 use chat_tests::Server;
 use futures_util::future::try_join_all;
 use rand::Rng;
@@ -19,7 +18,7 @@ use tokio::time::{sleep, timeout_at};
 
 use super::Setting;
 use crate::{
-    client::{Connection, Heard, command, heard, message_id},
+    client::{Connection, Heard, accepted, command, heard, message_id},
     load::name,
     peer::node,
     report::Bound,
@@ -107,10 +106,7 @@ async fn send(target: &Target, user: usize, until: Instant) -> anyhow::Result<Ha
             .await?;
         loop {
             if let Heard::Ack(_, answer) = heard(&connection.next().await?) {
-                ensure!(
-                    answer.starts_with(r#"[{"result""#),
-                    "a send was refused: {answer}"
-                );
+                accepted(answer)?;
                 sent.extend(message_id(answer));
                 break;
             }

@@ -8,12 +8,10 @@ use chat_domain::{
     ids::{CommandKey, UserId},
     ports::EventLog,
 };
-use chat_infrastructure::writer::{GroupCommit, WriterOptions};
 use chat_tests::Database;
-use tokio::sync::mpsc;
 
 use super::CONTENT;
-use crate::{fill::prepared, window::Window};
+use crate::{fill::Writing, window::Window};
 
 pub(super) async fn measure(
     database: &Database,
@@ -21,11 +19,7 @@ pub(super) async fn measure(
     conversations: usize,
     length: Duration,
 ) -> anyhow::Result<f64> {
-    let connected = prepared(database).await?;
-    let (committed, mut batches) = mpsc::channel(64);
-    let tail = tokio::spawn(async move { while batches.recv().await.is_some() {} });
-    let options = WriterOptions::default();
-    let (log, writer) = GroupCommit::start(&connected, options, committed);
+    let (log, writing) = Writing::start(database).await?;
     let window = Window::new(length);
     let senders: Vec<_> = (0..in_flight)
         .map(|sender| {
@@ -49,8 +43,7 @@ pub(super) async fn measure(
         done += sender.await??;
     }
     drop(log);
-    writer.stop().await;
-    tail.await?;
+    writing.end().await?;
     Ok(window.rate(done))
 }
 
