@@ -56,9 +56,29 @@ struct Known {
 
 #[derive(Debug, Clone)]
 struct Server {
-    identity: String,
+    identity: Identity,
     flavor: Flavor,
     since: Instant,
+}
+
+/// Who a database server says that it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    /// Which server it is, with which log, and since when.
+    server: String,
+    /// What it drew when it started, which tells two starts within one second apart. It draws again when its clock goes
+    /// back.
+    draw: String,
+}
+
+impl Identity {
+    /// What `log_head` keeps, in at most 64 characters.
+    fn stored(&self) -> String {
+        match self.draw.as_str() {
+            "" => self.server.clone(),
+            draw => format!("{}/{draw}", self.server),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -117,11 +137,12 @@ impl Primary {
     /// epoch where it may have lost its end. Safe to run again after a failure at any point.
     pub(crate) async fn confirm(&self, session: &mut Session) -> Result<(), SessionError> {
         let flavor = session.flavor;
-        let server = match self.ask(session).await? {
+        let identity = match self.ask(session).await? {
             Some((_, true)) => return Err(SessionError::Away(Wrong::ReadOnly.into())),
-            Some((server, false)) => Some(server),
+            Some((identity, false)) => Some(identity),
             None => None,
         };
+        let server = identity.as_ref().map(Identity::stored);
         let seen = self.seen();
         let head = epoch::lock_head(session).await?;
         let changed = match (&head.server, &server) {
@@ -153,7 +174,7 @@ impl Primary {
             session.script("ROLLBACK".into()).await?;
             head.cursor
         };
-        self.found(server.map(|identity| (identity, flavor)), cursor);
+        self.found(identity.map(|identity| (identity, flavor)), cursor);
         Ok(())
     }
 
@@ -173,22 +194,19 @@ impl Primary {
     }
 
     /// The server's identity, and whether it only reads. None on SQLite, which has no server.
-    async fn ask(&self, session: &mut Session) -> Result<Option<(String, bool)>, SessionError> {
+    async fn ask(&self, session: &mut Session) -> Result<Option<(Identity, bool)>, SessionError> {
         let Some(select) = question(session.flavor) else {
             return Ok(None);
         };
         let rows = session.script(select).await?;
         let read = |row: &QueryResult| -> Result<_, DbErr> {
-            Ok((
-                row.try_get("", "server")?,
-                row.try_get::<i64>("", "is_read_only")? != 0,
-            ))
+            let identity = self.named(row.try_get("", "server")?, row.try_get("", "draw")?);
+            Ok((identity, row.try_get::<i64>("", "is_read_only")? != 0))
         };
         let row = rows
             .first()
             .ok_or_else(|| DbErr::RecordNotFound("the identity of the database server".into()));
-        let (server, is_read_only) = row.and_then(read).map_err(SessionError::unreadable)?;
-        Ok(Some((self.named(server), is_read_only)))
+        row.and_then(read).map(Some).map_err(SessionError::unreadable)
     }
 
     /// Refuses a connection for reading that came out at another server than the writer's.
@@ -201,15 +219,14 @@ impl Primary {
             return Ok(());
         };
         let answer = sqlx::raw_sql(sqlx::AssertSqlSafe(question)).fetch_one(connection);
-        let found = self.named(answer.await?.try_get("server")?);
-        if found == identity {
+        let row = answer.await?;
+        // Not the draw: a clock that went back is no reason to read nothing.
+        let found = self.named(row.try_get("server")?, String::new()).server;
+        let expected = identity.server;
+        if found == expected {
             Ok(())
         } else {
-            Err(Wrong::AnotherServer {
-                found,
-                expected: identity,
-            }
-            .into())
+            Err(Wrong::AnotherServer { found, expected }.into())
         }
     }
 
@@ -222,7 +239,7 @@ impl Primary {
             .is_some_and(|server| age > server.since.elapsed())
     }
 
-    fn found(&self, server: Option<(String, Flavor)>, cursor: Cursor) {
+    fn found(&self, server: Option<(Identity, Flavor)>, cursor: Cursor) {
         let mut known = self.lock();
         known.seen = Some(cursor);
         let Some((identity, flavor)) = server else { return };
@@ -231,7 +248,7 @@ impl Primary {
             .as_ref()
             .is_none_or(|known| known.identity != identity)
         {
-            info!(server = identity, "the primary");
+            info!(server = identity.stored(), "the primary");
             known.server = Some(Server {
                 identity,
                 flavor,
@@ -241,8 +258,14 @@ impl Primary {
     }
 
     /// The configured name, or what the server says of itself.
-    fn named(&self, server: String) -> String {
-        self.name.clone().unwrap_or(server)
+    fn named(&self, server: String, draw: String) -> Identity {
+        match self.name.clone() {
+            Some(server) => Identity {
+                server,
+                draw: String::new(),
+            },
+            None => Identity { server, draw },
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -260,12 +283,13 @@ pub(crate) fn reaches(head: &Cursor, seen: &Cursor) -> bool {
 pub(crate) const IS_READ_ONLY: &str =
     "CAST(IF(CAST(@@GLOBAL.read_only AS CHAR) IN ('0', 'OFF'), 0, 1) AS SIGNED)";
 
-/// Asks a server who it is, in at most 64 characters, and whether it only reads.
+/// Asks a server who it is, in at most 59 and 4 characters, and whether it only reads.
 ///
 /// MariaDB has no identity of its own that survives its network card, but servers that replicate from each other must
 /// differ in `server_id`. The time at which the table `epochs` was made tells a restored log from the one before, and
 /// the time at which the server was started one life of it from another: both terms of that difference are the
-/// statement's own time, so it is the same to the second as long as the server lives.
+/// statement's own time, so it is the same to the second as long as the server lives. Two lives within one second, or
+/// of a machine that knows the time only later, differ in the clock sequence of their UUIDs, which is drawn at the start.
 fn question(flavor: Flavor) -> Option<String> {
     let (status, server) = match flavor {
         Flavor::Sqlite => return None,
@@ -276,7 +300,8 @@ fn question(flavor: Flavor) -> Option<String> {
         "SELECT CAST(LEFT(CONCAT(COALESCE((SELECT UNIX_TIMESTAMP(create_time) FROM information_schema.tables \
          WHERE table_schema = DATABASE() AND table_name = 'epochs'), 0), '/', \
          UNIX_TIMESTAMP() - (SELECT CAST(variable_value AS SIGNED) FROM {status}.global_status \
-         WHERE variable_name = 'Uptime'), '/', {server}), 64) AS CHAR) AS server, \
+         WHERE variable_name = 'Uptime'), '/', {server}), 59) AS CHAR) AS server, \
+         CAST(SUBSTRING(UUID(), 20, 4) AS CHAR) AS draw, \
          {IS_READ_ONLY} AS is_read_only"
     ))
 }
@@ -294,8 +319,11 @@ mod tests {
         }
     }
 
-    fn server(identity: &str) -> Option<(String, Flavor)> {
-        Some((identity.into(), Flavor::MySql))
+    fn server(name: &str) -> Option<(Identity, Flavor)> {
+        Some((
+            Primary::default().named(name.into(), "b401".into()),
+            Flavor::MySql,
+        ))
     }
 
     fn seeing(cursor: Cursor) -> Primary {
@@ -349,6 +377,6 @@ mod tests {
     #[test]
     fn a_configured_name_stands_for_every_server() {
         let primary = Primary::new(Some("cluster".into()));
-        assert_eq!(primary.named("one".into()), "cluster");
+        assert_eq!(primary.named("one".into(), "b401".into()).stored(), "cluster");
     }
 }

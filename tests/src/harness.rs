@@ -4,6 +4,8 @@ pub mod wait;
 
 pub mod guard;
 
+pub mod clock;
+
 pub mod databases;
 
 pub mod server;
@@ -15,6 +17,7 @@ pub mod events;
 pub mod proxy;
 
 pub use client::{Client, Problem, Reply, ok, reply};
+pub use clock::another_clock;
 pub use databases::{Database, DatabaseServer, Kind};
 pub use events::{Events, Frame, StalledEvents};
 pub use proxy::{CommitFault, Proxy};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use chat_tests::{
-    Client, Database, DatabaseServer, Kind, Proxy, Server, eventually,
+    Client, Database, DatabaseServer, Kind, Proxy, Server, another_clock, eventually,
     inside::{self, log},
     listener::Door,
     on_database_servers, on_each_database, run,
@@ -52,6 +52,36 @@ async fn epochs(database: &Database) -> Vec<String> {
 async fn is_clean(server: &Server) {
     let outcome = server.run(&["verify"]).await;
     assert_eq!(outcome.code, 0, "{outcome:?}");
+}
+
+/// Without a binary log InnoDB shows a commit to others before it is on the disk: a crash may take what readers have
+/// seen, and the numbers would be drawn a second time.
+async fn started_again_it_begins_an_epoch(mut engine: DatabaseServer) {
+    const SENT: i64 = 40;
+    let database = engine.fresh().await;
+    let mut server = Server::start(&database, &[BEAT]).await;
+    let old = epoch(&database).await;
+    send(&server.client("alice"), "bob", texts("before", SENT as usize)).await;
+    engine.kill9().await;
+    engine.start().await;
+    eventually("a message is taken", LIMIT, || async {
+        server
+            .client("alice")
+            .send("bob", "after", Some("after"))
+            .await
+            .is_ok()
+    })
+    .await;
+    assert_eq!(epochs(&database).await, [format!("{old}|{SENT}")]);
+    // 41 and 42 are who saw more than the disk has.
+    let cursors = [0, 1, SENT - 1, SENT, SENT + 1, SENT + 2];
+    cursors_are_kept_up_to(SENT, cursors, &old, &server, &database).await;
+    // A node that comes back to the same life of the database begins none.
+    server.kill9().await;
+    server.restart().await;
+    send(&server.client("alice"), "bob", texts("again", 2)).await;
+    assert_eq!(epochs(&database).await.len(), 1);
+    is_clean(&server).await;
 }
 
 /// What a door says first to somebody with this cursor, `ready` or `reset` with its data, and the positions of the
@@ -325,30 +355,14 @@ on_database_servers! {
         assert!(refused.stderr.contains("the database server is read_only: it is not the primary"), "{refused:?}");
     }
 
-    /// Without a binary log InnoDB shows a commit to others before it is on the disk: a crash may take what readers have
-    /// seen, and the numbers would be drawn a second time.
     async fn a_database_that_is_started_again_begins_an_epoch(kind) {
-        const SENT: i64 = 40;
-        let mut engine = DatabaseServer::dedicated(kind, &[]).await;
-        let database = engine.fresh().await;
-        let mut server = Server::start(&database, &[BEAT]).await;
-        let old = epoch(&database).await;
-        send(&server.client("alice"), "bob", texts("before", SENT as usize)).await;
-        engine.kill9().await;
-        engine.start().await;
-        eventually("a message is taken", LIMIT, || async {
-            server.client("alice").send("bob", "after", Some("after")).await.is_ok()
-        })
-        .await;
-        assert_eq!(epochs(&database).await, [format!("{old}|{SENT}")]);
-        // 41 and 42 are who saw more than the disk has.
-        cursors_are_kept_up_to(SENT, [0, 1, SENT - 1, SENT, SENT + 1, SENT + 2], &old, &server, &database).await;
-        // A node that comes back to the same life of the database begins none.
-        server.kill9().await;
-        server.restart().await;
-        send(&server.client("alice"), "bob", texts("again", 2)).await;
-        assert_eq!(epochs(&database).await.len(), 1);
-        is_clean(&server).await;
+        started_again_it_begins_an_epoch(DatabaseServer::dedicated(kind, &[]).await).await;
+    }
+
+    /// A machine may learn the time only after its database was started.
+    async fn so_does_one_that_was_started_at_the_same_time_by_its_own_clock(kind) {
+        let stands = another_clock(&[("FAKETIME", "@2026-01-01 00:00:00")]);
+        started_again_it_begins_an_epoch(DatabaseServer::dedicated_in(kind, &[], stands).await).await;
     }
 
     /// A primary that becomes a replica of another, in good order: the nodes leave it, and lose nothing.

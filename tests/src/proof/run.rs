@@ -19,7 +19,7 @@ use super::{
     reading::Reader,
     workload::{self, CONTENT_LIMIT, Crowd, Doors},
 };
-use crate::{Database, DatabaseServer, Kind, Proxy, Server, guard::temporary_folder};
+use crate::{Database, DatabaseServer, Kind, Proxy, Server, another_clock, guard::temporary_folder};
 
 /// What is to be run.
 #[derive(Clone, Debug)]
@@ -325,20 +325,8 @@ async fn start(plan: &Plan, database: &Database, link: Option<&Proxy>, clock: &P
 
 /// The environment of a process whose clock a file moves.
 fn moved_by(clock: &Path) -> Vec<(String, String)> {
-    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    let libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
-    let library = libraries
-        .chain([PathBuf::from("/usr/lib/faketime/libfaketimeMT.so.1")])
-        .find(|path| path.exists())
-        .expect("libfaketime is needed: apt-get install faketime");
-    [
-        ("LD_PRELOAD", library.display().to_string()),
-        ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
-        ("FAKETIME_NO_CACHE", "1".to_owned()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .to_vec()
+    let file = clock.display().to_string();
+    another_clock(&[("FAKETIME_TIMESTAMP_FILE", &file), ("FAKETIME_NO_CACHE", "1")])
 }
 
 /// Straight to stderr: the test runner swallows what tests print.
