@@ -62,11 +62,15 @@ class IndexedStore implements Store {
     return this.#ask('readonly', (table) => table.getAllKeys(range)) as Promise<string[]>;
   }
 
-  /** Done when the transaction is, not when the request is: what was answered stays. */
+  /**
+   * Done when the transaction is, not when the request is: what was answered stays. The commit goes out with the request,
+   * so that a page which is left now has written all the same.
+   */
   #ask<T>(mode: IDBTransactionMode, ask: (table: IDBObjectStore) => IDBRequest<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const transaction = this.database.transaction(TABLE, mode);
       const request = ask(transaction.objectStore(TABLE));
+      transaction.commit?.();
       transaction.oncomplete = () => resolve(request.result);
       transaction.onabort = () => reject(transaction.error);
     });

@@ -55,8 +55,11 @@ describe('in a browser', () => {
     return { proxy, server, visit };
   }
   const lines = (page: Page) => page.locator('li').allTextContents();
-  const shown = (page: Page, texts: string[]) =>
-    until(async () => JSON.stringify(await lines(page)) === JSON.stringify(texts), () => `the page shows ${texts}`);
+  const shown = async (page: Page, texts: string[]) => {
+    let last: string[] = [];
+    const are = async () => JSON.stringify((last = await lines(page))) === JSON.stringify(texts);
+    await until(are, () => `the page shows ${texts}; it shows ${last}`);
+  };
 
   test('a script tag', async () => {
     const library = readFileSync(`${root}dist/chat-system-client.js`, 'utf8');
