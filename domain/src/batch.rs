@@ -39,6 +39,23 @@ pub struct Batch {
     pub recorded: Vec<Arc<Recorded>>,
 }
 
+impl Batch {
+    /// Puts in the moment, where it was not known yet when this was decided.
+    pub fn happened_at(&mut self, now: Micros) {
+        for recorded in &mut self.recorded {
+            Arc::make_mut(recorded).occurred_at = now;
+        }
+        let mut recorded = self.recorded.iter();
+        for outcome in &mut self.outcomes {
+            if let Ok(Outcome::Sent(sent)) = outcome
+                && let Some(recorded) = recorded.find(|recorded| recorded.position == sent.position)
+            {
+                *sent = recorded.clone();
+            }
+        }
+    }
+}
+
 /// Decides commands in order at one moment of the database's clock; `facts` are left as they are after the last.
 pub fn decide_batch<'a>(
     facts: &mut Facts,

@@ -63,14 +63,12 @@ pub struct Needs {
     pub conversations: BTreeSet<(ConversationId, UserId)>,
     pub participants: BTreeSet<UserId>,
     pub messages: BTreeSet<Position>,
-    pub keys: BTreeSet<(UserId, CommandKey)>,
 }
 
 impl Needs {
     pub fn of<'a>(commands: impl IntoIterator<Item = &'a Command>) -> Self {
         let mut needs = Self::default();
         for command in commands {
-            needs.keys.insert((command.actor_id.clone(), command.key.clone()));
             needs.participants.insert(command.actor_id.clone());
             match &command.action {
                 Action::SendMessage { receiver_id, .. } => {

@@ -309,7 +309,28 @@ fn a_batch_needs_the_facts_that_its_commands_name() {
     );
     assert!(needs.participants.iter().map(UserId::as_str).eq(["bob", "carol"]));
     assert!(needs.messages.iter().eq(&[7]));
-    assert_eq!(needs.keys.len(), 2);
+}
+
+#[test]
+fn a_batch_may_be_decided_before_its_time_is_known() {
+    const NOW: i64 = 1_790_000_000_000_000;
+    let mut log = Log::default();
+    let first = log.send("alice", "bob", "hi");
+    let receipt = log.command(
+        "bob",
+        Action::SendReceipt {
+            kind: ReceiptKind::Read,
+            up_to: 1,
+        },
+    );
+    let second = log.send("bob", "alice", "hi");
+    let commands = [first.clone(), first, receipt, second];
+    let known = decide_batch(&mut Facts::default(), &commands, 0, NOW);
+    let mut ahead = decide_batch(&mut Facts::default(), &commands, 0, 0);
+    assert_ne!(ahead.recorded, known.recorded);
+    ahead.happened_at(NOW);
+    assert_eq!(ahead.recorded, known.recorded);
+    assert_eq!(ahead.outcomes, known.outcomes);
 }
 
 /// A message that was there before the log, as an adoption writes it.

@@ -22,8 +22,13 @@ use crate::{
 pub(crate) const COLUMNS: &str = "position, type, conversation_id, actor_id, via, command_key, command_hash, \
      occurred_at, receiver_id, seq, up_to_id, up_to_seq, received_after, content_type, content, fields";
 
-/// Writes the row of an event, as it stands in an INSERT.
-pub(crate) fn values(flavor: Flavor, recorded: &Recorded, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Writes the row of an event, as it stands in an INSERT; `occurred_at` says where its time comes from.
+pub(crate) fn values(
+    flavor: Flavor,
+    recorded: &Recorded,
+    occurred_at: &dyn fmt::Display,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
     let (mut up_to, mut received, mut content_type, mut content, mut fields) = (None, 0, None, None, None);
     match &recorded.event {
         Event::MessageSent {
@@ -56,7 +61,7 @@ pub(crate) fn values(flavor: Flavor, recorded: &Recorded, f: &mut fmt::Formatter
         sql::optional_text(flavor, recorded.via.as_ref().map(UserId::as_str)),
         sql::text(flavor, recorded.key.as_str()),
         sql::hex(&recorded.hash),
-        recorded.occurred_at,
+        occurred_at,
         sql::user(&recorded.receiver_id),
         recorded.seq,
         sql::optional_number(up_to.map(|to| to.id)),

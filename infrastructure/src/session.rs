@@ -48,6 +48,14 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// Of a script in which only a null says that another transaction was first.
+    pub(crate) fn of_null_to_retry(self) -> Self {
+        match self {
+            Self::Refused(error) if is_null(&error) => Self::Retry(error),
+            other => other,
+        }
+    }
+
     /// The database answered, with something that cannot be.
     pub(crate) fn unreadable(error: DbErr) -> Self {
         Self::Away(sqlx::Error::Decode(Box::new(error)))
@@ -143,6 +151,17 @@ impl Session {
         };
         // A connection that cannot be closed is closed by being dropped.
         let _ = tokio::time::timeout(CONNECT_TIMEOUT, closing).await;
+    }
+}
+
+/// Whether a column that takes no null was to get one.
+fn is_null(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(database) = error else {
+        return false;
+    };
+    match database.try_downcast_ref::<MySqlDatabaseError>() {
+        Some(server) => server.number() == 1048,
+        None => database.kind() == sqlx::error::ErrorKind::NotNullViolation,
     }
 }
 

@@ -138,6 +138,24 @@ impl Flavor {
         }
     }
 
+    /// Reads the time that was drawn into the head.
+    pub(crate) fn read_drawn_time(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SELECT last_time FROM log_head WHERE id = 1",
+            Self::MariaDb | Self::MySql => {
+                "SELECT last_time INTO @now FROM log_head WHERE id = 1; SELECT @now AS last_time"
+            }
+        }
+    }
+
+    /// That time as a value, after it was read.
+    pub(crate) fn drawn_time(self) -> &'static str {
+        match self {
+            Self::Sqlite => "(SELECT last_time FROM log_head WHERE id = 1)",
+            Self::MariaDb | Self::MySql => "@now",
+        }
+    }
+
     /// Begins a transaction that writes.
     pub(crate) fn begin(self) -> &'static str {
         match self {

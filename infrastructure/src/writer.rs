@@ -2,7 +2,7 @@
 //!
 //! Commands from all connections of the node wait in one bounded queue for one task, which takes all that wait,
 //! decides and writes them in one transaction (`transaction`), and answers each sender after the COMMIT. While one
-//! batch commits, the next one gathers; nothing waits on a timer.
+//! batch commits, the next one gathers, and is decided ahead if it is a whole one; nothing waits on a timer.
 //!
 //! What happens when something fails:
 //! - the transaction lost against another: the whole batch is decided again from fresh facts;
@@ -19,6 +19,7 @@ mod memory;
 pub(crate) mod transaction;
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -28,7 +29,7 @@ use std::{
 
 use async_trait::async_trait;
 use chat_domain::{
-    batch::Outcome,
+    batch::{Batch, Outcome},
     command::Command,
     event::Recorded,
     ids::CommandKey,
@@ -41,7 +42,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
 };
-use tracing::{Instrument, Span, debug_span, error, info, warn};
+use tracing::{Instrument, Span, debug, debug_span, error, info, warn};
 
 use crate::{
     database::{Database, Flavor, Location},
@@ -49,7 +50,10 @@ use crate::{
     planted::{self, Defect},
     primary::Primary,
     session::{Session, SessionError, presence},
-    writer::{memory::Memory, transaction::Keys},
+    writer::{
+        memory::Memory,
+        transaction::{Foreseen, Keys},
+    },
 };
 
 #[derive(Debug, Clone)]
@@ -135,6 +139,8 @@ pub struct Status {
     away: AtomicBool,
     batches: AtomicU64,
     commands: AtomicU64,
+    foreseen: AtomicU64,
+    misjudged: AtomicU64,
 }
 
 impl Status {
@@ -152,6 +158,14 @@ impl Status {
         (
             self.batches.load(Ordering::Relaxed),
             self.commands.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Batches that were decided ahead: those that came to pass, and those that did not.
+    pub fn foreseen(&self) -> (u64, u64) {
+        (
+            self.foreseen.load(Ordering::Relaxed),
+            self.misjudged.load(Ordering::Relaxed),
         )
     }
 }
@@ -172,6 +186,27 @@ struct Waiting {
     /// That of whoever asked.
     span: Span,
     _bytes: OwnedSemaphorePermit,
+}
+
+/// A batch that gathers.
+#[derive(Default)]
+struct Gathered {
+    part: Vec<Waiting>,
+    bytes: usize,
+    /// Decided ahead, with nothing to be added.
+    foreseen: Option<Foreseen>,
+}
+
+impl Gathered {
+    fn push(&mut self, waiting: Waiting) {
+        self.bytes += waiting.command.weight();
+        self.part.push(waiting);
+    }
+
+    /// A command that is larger than a batch goes alone.
+    fn is_whole(&self, options: &WriterOptions) -> bool {
+        self.part.len() >= options.batch_commands || self.bytes >= options.batch_bytes
+    }
 }
 
 impl Waiting {
@@ -334,57 +369,60 @@ enum Settled {
 
 impl Writer {
     async fn run(mut self) {
+        let mut batch = Gathered::default();
         loop {
-            if self.session.is_none() && !self.stop.is_cancelled() {
-                self.reconnect().await;
-                continue;
+            if self.stop.is_cancelled() {
+                self.waiting.close();
             }
-            let first = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => {
-                    self.waiting.close();
-                    self.waiting.recv().await
-                }
-                first = self.waiting.recv() => first,
-                () = self.primary.suspected() => {
-                    self.confirm().await;
+            if batch.part.is_empty() {
+                if self.session.is_none() && !self.stop.is_cancelled() {
+                    self.reconnect().await;
                     continue;
                 }
-                () = tokio::time::sleep(PING_INTERVAL) => {
-                    self.ping().await;
-                    continue;
+                let first = tokio::select! {
+                    biased;
+                    () = self.stop.cancelled(), if !self.waiting.is_closed() => continue,
+                    first = self.waiting.recv() => first,
+                    () = self.primary.suspected() => {
+                        self.confirm().await;
+                        continue;
+                    }
+                    () = tokio::time::sleep(PING_INTERVAL) => {
+                        self.ping().await;
+                        continue;
+                    }
+                };
+                match first {
+                    Some(first) => batch.push(first),
+                    None => break,
                 }
-            };
-            match first {
-                Some(first) => {
-                    let batch = self.gather(first);
-                    self.commit(batch).await;
-                }
-                None => break,
             }
+            self.gather(&mut batch);
+            batch = self.commit(batch).await;
         }
         if let Some(session) = self.session.take() {
             session.close().await;
         }
     }
 
-    /// Takes what waits, up to the limits of a batch. A command that is larger than a batch goes alone.
-    fn gather(&mut self, first: Waiting) -> Vec<Waiting> {
-        let mut bytes = first.command.weight();
-        let mut batch = vec![first];
-        while batch.len() < self.options.batch_commands && bytes < self.options.batch_bytes {
-            let Ok(next) = self.waiting.try_recv() else { break };
-            bytes += next.command.weight();
-            batch.push(next);
+    /// Takes what waits, up to the limits of a batch.
+    fn gather(&mut self, batch: &mut Gathered) {
+        while !batch.is_whole(&self.options) {
+            let Ok(waiting) = self.waiting.try_recv() else {
+                break;
+            };
+            batch.push(waiting);
         }
-        batch
     }
 
-    /// Commits and answers a batch, part by part where the database refuses something in it.
-    async fn commit(&mut self, batch: Vec<Waiting>) {
-        let mut parts = vec![batch];
+    /// Commits and answers a batch, part by part where the database refuses something in it. Returns what has gathered
+    /// meanwhile.
+    async fn commit(&mut self, batch: Gathered) -> Gathered {
+        let mut next = Gathered::default();
+        let mut foreseen = batch.foreseen.or_else(|| self.foresee(&batch.part));
+        let mut parts = vec![batch.part];
         while let Some(mut part) = parts.pop() {
-            match self.settle(&mut part).await {
+            match self.settle(&mut part, foreseen.take(), &mut next).await {
                 Settled::Answered => {}
                 Settled::Refused(error) if part.len() <= 1 => {
                     for waiting in part {
@@ -404,16 +442,62 @@ impl Writer {
                 }
             }
         }
+        next
+    }
+
+    /// Decides a batch ahead, where that can be done.
+    fn foresee(&mut self, part: &[Waiting]) -> Option<Foreseen> {
+        if self.looks_up_keys() {
+            return None;
+        }
+        transaction::foresee(self.flavor, &mut self.memory, part)
+    }
+
+    fn looks_up_keys(&self) -> bool {
+        self.look_up_keys_until
+            .is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Commits a batch that was decided ahead. Meanwhile the next one gathers, and as soon as it is a whole one it is
+    /// decided, too.
+    async fn commit_foreseen(
+        &mut self,
+        session: &mut Session,
+        part: &mut [Waiting],
+        foreseen: Foreseen,
+        next: &mut Gathered,
+    ) -> Result<Batch, SessionError> {
+        let primary = self.primary.clone();
+        let mut committing = pin!(transaction::commit(session, &primary, part, foreseen));
+        loop {
+            tokio::select! {
+                biased;
+                committed = &mut committing => return committed,
+                Some(waiting) = self.waiting.recv(), if !next.is_whole(&self.options) => {
+                    next.push(waiting);
+                    if next.is_whole(&self.options) {
+                        next.foreseen = self.foresee(&next.part);
+                    }
+                }
+            }
+        }
     }
 
     /// Tries a part until it is committed, refused, or all its deadlines have passed.
-    async fn settle(&mut self, part: &mut Vec<Waiting>) -> Settled {
+    async fn settle(
+        &mut self,
+        part: &mut Vec<Waiting>,
+        mut foreseen: Option<Foreseen>,
+        next: &mut Gathered,
+    ) -> Settled {
         let mut refused_before = false;
         loop {
             let now = Instant::now();
-            for late in part.extract_if(.., |waiting| waiting.deadline <= now) {
-                late.give_up(&self.metrics);
+            let mut late = part.extract_if(.., |waiting| waiting.deadline <= now).peekable();
+            if late.peek().is_some() && foreseen.take().is_some() {
+                self.memory.forget();
             }
+            late.for_each(|late| late.give_up(&self.metrics));
             if part.is_empty() {
                 return Settled::Answered;
             }
@@ -423,14 +507,34 @@ impl Writer {
             };
             let span = batch_span(part);
             let begun = std::time::Instant::now();
-            let keys = if refused_before || self.look_up_keys_until.is_some_and(|until| now < until) {
+            let keys = if refused_before || self.looks_up_keys() {
                 Keys::All
             } else {
                 Keys::InDoubt
             };
-            let attempt = transaction::attempt(&mut session, &self.primary, &mut self.memory, part, keys)
-                .instrument(span.clone());
-            match timeout(self.options.transaction_timeout, attempt).await {
+            let limit = self.options.transaction_timeout;
+            let attempted = if let Some(foreseen) = foreseen.take() {
+                let attempt = self.commit_foreseen(&mut session, part, foreseen, next);
+                let attempted = timeout(limit, attempt.instrument(span.clone())).await;
+                let Status {
+                    foreseen, misjudged, ..
+                } = &*self.status;
+                let count = if let Ok(Ok(_)) = attempted {
+                    foreseen
+                } else {
+                    misjudged
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+                attempted
+            } else {
+                let attempt = transaction::attempt(&mut session, &self.primary, &mut self.memory, part, keys);
+                timeout(limit, attempt.instrument(span.clone())).await
+            };
+            if !matches!(attempted, Ok(Ok(_))) {
+                self.memory.forget();
+                next.foreseen = None;
+            }
+            match attempted {
                 Ok(Ok(batch)) => {
                     self.session = Some(session);
                     self.metrics.committed(part.len(), begun.elapsed());
@@ -439,7 +543,7 @@ impl Writer {
                 }
                 Ok(Err(SessionError::Retry(error))) => {
                     self.metrics.retried(RetryReason::Conflict);
-                    info!(error = %error, "a batch is decided again");
+                    debug!(error = %error, "a batch is decided again");
                     self.roll_back(session).await;
                 }
                 Ok(Err(refused @ SessionError::Refused(_))) => {
@@ -475,7 +579,7 @@ impl Writer {
         }
     }
 
-    fn finish(&mut self, part: Vec<Waiting>, batch: chat_domain::batch::Batch, span: &Span) {
+    fn finish(&mut self, part: Vec<Waiting>, batch: Batch, span: &Span) {
         self.failures = 0;
         self.status.batches.fetch_add(1, Ordering::Relaxed);
         self.status

@@ -49,6 +49,8 @@ pub struct Scene {
 pub enum Defect {
     /// Positions are drawn when a batch is gathered, as `AUTO_INCREMENT` does, and not under the lock.
     DrawsOutsideTheLock,
+    /// A batch that was decided ahead is committed wherever the log ends by then.
+    CommitsWhateverWasForeseen,
     /// A commit with an unknown outcome is looked up without the lock.
     SettlesWithoutTheLock,
     /// A command whose deadline passes is said not to be written, even where a COMMIT with it may have arrived.
@@ -70,8 +72,9 @@ pub enum Defect {
 }
 
 impl Defect {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::DrawsOutsideTheLock,
+        Self::CommitsWhateverWasForeseen,
         Self::SettlesWithoutTheLock,
         Self::ForgetsTheDoubt,
         Self::AnswersBeforeTheCommit,

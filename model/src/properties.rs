@@ -150,7 +150,9 @@ impl Defect {
     /// The claim by which the checker refutes it.
     pub fn refuted_by(self) -> &'static str {
         match self {
-            Self::DrawsOutsideTheLock => "positions follow the commits without a hole",
+            Self::DrawsOutsideTheLock | Self::CommitsWhateverWasForeseen => {
+                "positions follow the commits without a hole"
+            }
             Self::SettlesWithoutTheLock | Self::ForgetsTheDoubt => "what is said not to be written never is",
             Self::AnswersBeforeTheCommit => "what is acknowledged is in the log once, where the answer says",
             Self::TailTrustsHints | Self::TailPassesHoles => {

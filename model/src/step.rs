@@ -69,12 +69,14 @@ impl Scene {
         if self.has(Defect::DrawsOutsideTheLock) {
             writer.drawn_after = state.drawn;
             state.drawn += writer.batch.len() as Position;
+        } else if self.has(Defect::CommitsWhateverWasForeseen) {
+            writer.drawn_after = state.head;
         }
     }
 
     fn lock(&self, state: &mut State, node: usize) {
         let writer = &state.nodes[node].writer;
-        let after = if self.has(Defect::DrawsOutsideTheLock) {
+        let after = if self.has(Defect::DrawsOutsideTheLock) || self.has(Defect::CommitsWhateverWasForeseen) {
             writer.drawn_after
         } else {
             state.head

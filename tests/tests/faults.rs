@@ -213,6 +213,89 @@ on_database_servers! {
 }
 
 on_each_database! {
+    /// While nobody else writes, batches are decided ahead. Here somebody else does, now and then, and a key comes
+    /// again.
+    async fn batches_that_were_decided_ahead_are_decided_again_where_it_came_otherwise(kind) {
+        const SENDERS: usize = 48;
+        const TURNS: usize = 60;
+        const BETWEEN: usize = 20;
+
+        let database = Database::fresh(kind).await;
+        let ports = Ports::on(&database).await;
+        let options = WriterOptions { batch_commands: 8, ..WriterOptions::default() };
+        let mut writers = Vec::new();
+        // One process writes to an SQLite file.
+        for _ in 0..if kind == Kind::Sqlite { 1 } else { 2 } {
+            let location = Location::parse(&database.url()).unwrap();
+            let connected = Connected::connect(location, 1).await.unwrap();
+            writers.push(GroupCommit::start(&connected, options.clone(), mpsc::channel(1).0));
+        }
+        let (log, other) = (writers[0].0.clone(), writers[writers.len() - 1].0.clone());
+        let send = |log: &GroupCommit, sender: usize, key: String| {
+            let log = log.clone();
+            async move {
+                let outcome = log.execute(Command {
+                    actor_id: user(&format!("user-{sender}")),
+                    via: None,
+                    key: CommandKey::parse(&key).unwrap(),
+                    action: Action::SendMessage { receiver_id: user("bob"), content: Content::text("hi") },
+                });
+                let position = match outcome.await.unwrap() {
+                    Outcome::Sent(recorded) => {
+                        assert!(recorded.occurred_at > 0);
+                        recorded.position
+                    }
+                    Outcome::SentBefore(position) => position,
+                    Outcome::Marked(_) => unreachable!(),
+                };
+                (format!("user-{sender}"), key, position)
+            }
+        };
+        let talk = (0..SENDERS).map(|sender| {
+            let (log, send) = (&log, &send);
+            async move {
+                let mut sent = Vec::new();
+                for turn in 0..TURNS {
+                    let key = format!("{turn}");
+                    sent.push(send(log, sender, key.clone()).await);
+                    if (turn, sender) == (TURNS - 5, 0) {
+                        sent.push(send(log, sender, key).await);
+                    }
+                }
+                sent
+            }
+        });
+        let between = async {
+            let mut sent = Vec::new();
+            for turn in 0..BETWEEN {
+                tokio::time::sleep(Duration::from_millis(25)).await;
+                sent.push(send(&other, SENDERS, format!("{turn}")).await);
+            }
+            sent
+        };
+        let (talk, between) = tokio::join!(join_all(talk), between);
+
+        let (foreseen, misjudged) = writers[0].1.status.foreseen();
+        println!("{kind:?}: {foreseen} batches came to pass as foreseen, {misjudged} did not");
+        // Everything of the other writer's came between, and the key that came again.
+        assert!(foreseen > 0 && misjudged > if kind == Kind::Sqlite { 0 } else { 5 });
+        let there = recorded(&database).await;
+        assert_eq!(there.len(), SENDERS * TURNS + BETWEEN);
+        for (actor, key, position) in talk.into_iter().flatten().chain(between) {
+            assert_eq!(there[&(actor, key)], [position]);
+        }
+        drop((log, other));
+        for (log, writer) in writers {
+            drop(log);
+            writer.stop().await;
+        }
+        let head = database.number("SELECT position FROM log_head").await;
+        assert!(ports.events().await.iter().map(|event| event.position).eq(1..=head));
+        drop(ports);
+        let verified = run(&database, &["verify"], &[]).await;
+        assert_eq!(verified.code, 0, "{verified:?}");
+    }
+
     async fn a_key_that_comes_twice_at_once_on_two_nodes_is_one_message(kind) {
         const TIMES: usize = 50;
 

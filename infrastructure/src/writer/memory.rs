@@ -7,8 +7,10 @@
 //! only cost.
 
 use chat_domain::{
+    command::{Action, Command},
     cursor::Cursor,
     facts::{Facts, Needs},
+    ids::ConversationId,
 };
 
 /// So many conversations at most; then it begins anew.
@@ -35,6 +37,31 @@ impl Memory {
         needs.conversations.retain(|member| !known.contains_key(member));
     }
 
+    /// The facts and where the log ends then, if all is known that these commands need.
+    pub(super) fn foresee<'c>(
+        &mut self,
+        commands: impl IntoIterator<Item = &'c Command>,
+    ) -> Option<(&mut Facts, &mut Cursor)> {
+        let at = self.at.as_mut().filter(|_| self.alone)?;
+        let known = &self.facts.participants;
+        let is_known = |command: &Command| match &command.action {
+            Action::SendMessage { receiver_id, .. } => {
+                let conversation = ConversationId::direct(&command.actor_id, receiver_id);
+                known.contains_key(&(conversation, command.actor_id.clone()))
+            }
+            Action::SendReceipt { .. } => false,
+        };
+        commands
+            .into_iter()
+            .all(is_known)
+            .then_some((&mut self.facts, at))
+    }
+
+    /// What was foreseen did not happen.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
     /// The facts to begin with, where the log ends at `head`; `None` where what was taken out has to be read after all.
     pub(super) fn recall(&mut self, head: &Cursor) -> Option<Facts> {
         let is_true = self.at.as_ref() == Some(head);
@@ -49,8 +76,7 @@ impl Memory {
 
     /// Keeps what is true now that the log ends at `at`.
     pub(super) fn keep(&mut self, mut facts: Facts, at: Cursor) {
-        facts.keys.clear();
-        facts.messages.clear();
+        leave_projections(&mut facts);
         if !self.alone || facts.conversations.len() > CONVERSATIONS {
             facts = Facts::default();
         }
@@ -59,12 +85,18 @@ impl Memory {
     }
 }
 
+/// Leaves what is kept: keys and messages would only grow.
+pub(super) fn leave_projections(facts: &mut Facts) {
+    facts.keys.clear();
+    facts.messages.clear();
+}
+
 #[cfg(test)]
 mod tests {
     use chat_domain::{
         Position,
         batch::decide_batch,
-        command::{Action, Command},
+        command::ReceiptKind,
         content::Content,
         cursor::Epoch,
         ids::{CommandKey, UserId},
@@ -152,6 +184,38 @@ mod tests {
         assert!(facts.is_some_and(|facts| !facts.participants.is_empty()));
         // It was not kept: nobody knows what became of the transaction.
         assert_eq!(batch(&mut memory, 3, &send), (true, true));
+    }
+
+    #[test]
+    fn what_is_all_known_can_be_foreseen_and_nothing_else() {
+        let mut memory = Memory::default();
+        let (known, unknown) = (send("alice", "bob"), send("carol", "bob"));
+        let receipt = Command {
+            action: Action::SendReceipt {
+                kind: ReceiptKind::Read,
+                up_to: 1,
+            },
+            ..known.clone()
+        };
+        for head in 0..2 {
+            assert!(memory.foresee([&known]).is_none(), "not yet, at {head}");
+            batch(&mut memory, head, &known);
+        }
+        for commands in [&[&known, &unknown][..], &[&unknown], &[&receipt]] {
+            assert!(memory.foresee(commands.iter().copied()).is_none(), "{commands:?}");
+        }
+        // Two batches ahead, and then one that is decided under the lock.
+        for head in 2..4 {
+            let (facts, end) = memory.foresee([&known]).unwrap();
+            assert_eq!(*end, at(head));
+            decide_batch(facts, [&known], head, 0);
+            leave_projections(facts);
+            end.position += 1;
+            assert_eq!(facts.conversations.values().map(|c| c.seq).sum::<i64>(), head);
+        }
+        assert_eq!(batch(&mut memory, 4, &unknown), (true, false));
+        memory.forget();
+        assert!(memory.foresee([&known]).is_none(), "what did not happen");
     }
 
     #[test]

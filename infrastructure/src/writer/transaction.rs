@@ -1,10 +1,15 @@
-//! One transaction of the group commit, in two round trips: take the head lock and read the facts, then write the
-//! events with their projections and commit. Between the two, nothing is awaited.
+//! One transaction of the group commit.
 //!
-//! What the writer remembers (`memory`) is not read. Keys are looked up only where one may be there already: for all
-//! others the unique index says so, and then the batch is decided again with every key looked up.
+//! - [`attempt`], in two round trips: take the head lock and read the facts, then write the events with their
+//!   projections and commit. Between the two, nothing is awaited.
+//! - [`foresee`] and [`commit`], in one: what the writer remembers (`memory`) says all that a batch needs, so it is decided
+//!   before the lock is taken, while the batch before it still commits. The statement that takes the lock fails unless
+//!   the log ends where that was true, and then the batch is decided again in two.
+//!
+//! Keys are looked up only where one may be there already: for all others the unique index says so, and then the batch
+//! is decided again with every key looked up.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use chat_domain::{
     Micros, Position,
@@ -16,7 +21,10 @@ use chat_domain::{
 };
 use sea_orm::{DbErr, QueryResult};
 
-use super::{Waiting, memory::Memory};
+use super::{
+    Waiting,
+    memory::{self, Memory},
+};
 use crate::{
     database::Flavor,
     epoch::epoch_of,
@@ -54,9 +62,9 @@ pub(super) async fn attempt(
         .filter(|w| w.in_doubt || keys == Keys::All && !w.command.key.is_of_server())
         .map(|w| (&w.command.actor_id, &w.command.key))
         .collect();
-    let rows = session
-        .script(take_lock(flavor) + &read_facts(flavor, &unknown, &keys))
-        .await?;
+    let mut statements = take_lock(flavor);
+    statements.extend(read_facts(flavor, &unknown, &keys));
+    let rows = session.script(statements.join("; ")).await?;
     let (head, now) = head(&rows).map_err(SessionError::unreadable)?;
     if seen.is_some_and(|seen| !primary::reaches(&head, &seen)) {
         return Err(SessionError::Moved);
@@ -65,10 +73,7 @@ pub(super) async fn attempt(
     let more = match &remembered {
         Some(_) => Vec::new(),
         // Somebody else has written since: what was thought to be known is read after all.
-        None => {
-            let script = read_facts(flavor, &needs, &[]);
-            session.script(script.trim_start_matches("; ").to_owned()).await?
-        }
+        None => session.script(read_facts(flavor, &needs, &[]).join("; ")).await?,
     };
     let mut facts = remembered.unwrap_or_default();
     for row in rows.iter().chain(&more) {
@@ -82,7 +87,91 @@ pub(super) async fn attempt(
         memory.keep(facts, head);
         return Ok(batch);
     }
-    // From here on the COMMIT may be received, whatever the answer.
+    let position = batch.recorded.last().map_or(head.position, |last| last.position);
+    let rows = write_rows(flavor, &batch.recorded, &now, &facts);
+    send_off(part, &batch);
+    session
+        .script(format!(
+            "{rows}; UPDATE log_head SET position = {position} WHERE id = 1; COMMIT"
+        ))
+        .await?;
+    let committed = Cursor { position, ..head };
+    memory.keep(facts, committed.clone());
+    primary.saw(committed);
+    Ok(batch)
+}
+
+/// A batch that was decided on what will be true when the batch before it is committed, and what writes it.
+pub(super) struct Foreseen {
+    batch: Batch,
+    script: String,
+    /// Where the log ends then.
+    end: Cursor,
+}
+
+/// Decides a batch ahead, where the memory knows all that it needs. The memory goes on as if it were committed.
+pub(super) fn foresee(flavor: Flavor, memory: &mut Memory, part: &[Waiting]) -> Option<Foreseen> {
+    if part.iter().any(|waiting| waiting.in_doubt) {
+        return None;
+    }
+    let commands = || part.iter().map(|waiting| &waiting.command);
+    let (facts, at) = memory.foresee(commands())?;
+    let batch = decide_batch(facts, commands(), at.position, 0);
+    let Some(last) = batch.recorded.last() else {
+        memory.forget();
+        return None;
+    };
+    let begin = at.clone();
+    at.position = last.position;
+    let end = at.clone();
+    let rows = write_rows(flavor, &batch.recorded, &flavor.drawn_time(), facts);
+    memory::leave_projections(facts);
+    let script = format!(
+        "{}; UPDATE log_head SET last_time = {}(last_time, {}), \
+         position = CASE WHEN epoch = {} AND position = {} THEN {} END WHERE id = 1; {}; {rows}; COMMIT",
+        flavor.begin(),
+        flavor.greatest(),
+        flavor.now_micros(),
+        sql::text(flavor, begin.epoch.as_str()),
+        begin.position,
+        end.position,
+        flavor.read_drawn_time(),
+    );
+    Some(Foreseen { batch, script, end })
+}
+
+/// Commits a batch that was decided ahead. On an error the transaction may still be open.
+pub(super) async fn commit(
+    session: &mut Session,
+    primary: &Primary,
+    part: &mut [Waiting],
+    foreseen: Foreseen,
+) -> Result<Batch, SessionError> {
+    let Foreseen {
+        mut batch,
+        script,
+        end,
+    } = foreseen;
+    send_off(part, &batch);
+    let rows = session.script(script).await.map_err(|error| {
+        // Nothing was committed, and nothing had been before.
+        if matches!(error, SessionError::Retry(_) | SessionError::Refused(_)) {
+            part.iter_mut().for_each(|waiting| waiting.in_doubt = false);
+        }
+        // Only the head's position can come to nothing: somebody else has written.
+        error.of_null_to_retry()
+    })?;
+    let drawn = rows.first().map(|row| row.try_get("", "last_time"));
+    let now = drawn
+        .unwrap_or_else(|| Err(DbErr::RecordNotFound("log_head".into())))
+        .map_err(SessionError::unreadable)?;
+    batch.happened_at(now);
+    primary.saw(end);
+    Ok(batch)
+}
+
+/// From here on the COMMIT may be received, whatever the answer.
+fn send_off(part: &mut [Waiting], batch: &Batch) {
     for waiting in part.iter_mut() {
         waiting.in_doubt = true;
     }
@@ -91,30 +180,23 @@ pub(super) async fn attempt(
             planted::answer_early(&mut waiting.answer, outcome);
         }
     }
-    session.script(write(flavor, &batch.recorded, &facts)).await?;
-    let position = batch.recorded.last().map_or(head.position, |last| last.position);
-    let committed = Cursor { position, ..head };
-    memory.keep(facts, committed.clone());
-    primary.saw(committed);
-    Ok(batch)
 }
 
 /// Takes the head lock and draws the time.
-fn take_lock(flavor: Flavor) -> String {
-    format!(
-        "{}; UPDATE log_head SET last_time = {}(last_time, {}) WHERE id = 1; \
-         SELECT 'h' AS fact, epoch, position, last_time FROM log_head WHERE id = 1",
-        flavor.begin(),
-        flavor.greatest(),
-        flavor.now_micros(),
-    )
+fn take_lock(flavor: Flavor) -> Vec<String> {
+    let (greatest, now) = (flavor.greatest(), flavor.now_micros());
+    vec![
+        flavor.begin().into(),
+        format!("UPDATE log_head SET last_time = {greatest}(last_time, {now}) WHERE id = 1"),
+        "SELECT 'h' AS fact, epoch, position, last_time FROM log_head WHERE id = 1".into(),
+    ]
 }
 
 /// Reads what the batch needs. Each row begins with a letter for what it is.
-fn read_facts(flavor: Flavor, needs: &Needs, keys: &[(&UserId, &CommandKey)]) -> String {
-    let mut script = String::new();
+fn read_facts(flavor: Flavor, needs: &Needs, keys: &[(&UserId, &CommandKey)]) -> Vec<String> {
+    let mut statements = Vec::new();
     if !keys.is_empty() {
-        let mut by_actor: std::collections::BTreeMap<&UserId, Vec<&CommandKey>> = Default::default();
+        let mut by_actor: BTreeMap<&UserId, Vec<&CommandKey>> = BTreeMap::new();
         for (actor, key) in keys {
             by_actor.entry(actor).or_default().push(key);
         }
@@ -127,29 +209,29 @@ fn read_facts(flavor: Flavor, needs: &Needs, keys: &[(&UserId, &CommandKey)]) ->
                 sql::user(actor)
             );
         }
-        script += &format!(
-            "; SELECT 'k' AS fact, position, actor_id, command_key, command_hash FROM outbox WHERE {terms}"
-        );
+        statements.push(format!(
+            "SELECT 'k' AS fact, position, actor_id, command_key, command_hash FROM outbox WHERE {terms}"
+        ));
     }
     // From what is named to who takes part in it: the other way costs what somebody's conversations are.
     let join = flavor.ordered_join();
     let members = sql::list(needs.participants.iter().map(sql::user));
     if !needs.conversations.is_empty() {
         let names = sql::list(needs.conversations.iter().map(|(id, _)| sql::conversation(id)));
-        script += &format!(
-            "; SELECT 'c' AS fact, {CONVERSATION} FROM conversations c {join} participants p \
+        statements.push(format!(
+            "SELECT 'c' AS fact, {CONVERSATION} FROM conversations c {join} participants p \
              ON p.conversation_id = c.id WHERE c.name IN ({names}) AND p.user_id IN ({members})"
-        );
+        ));
     }
     if !needs.messages.is_empty() {
         let ids = sql::list(&needs.messages);
-        script += &format!(
-            "; SELECT 'm' AS fact, m._id AS message_id, m.seq AS message_seq, {CONVERSATION} FROM messages m \
+        statements.push(format!(
+            "SELECT 'm' AS fact, m._id AS message_id, m.seq AS message_seq, {CONVERSATION} FROM messages m \
              {join} conversations c ON c.id = m.conversation_id {join} participants p ON p.conversation_id = c.id \
              WHERE m._id IN ({ids}) AND p.user_id IN ({members})"
-        );
+        ));
     }
-    script
+    statements
 }
 
 const CONVERSATION: &str = "c.id, c.name, c.seq, c.last_position, c.last_message_id, p.user_id, p.from_position, \
@@ -227,30 +309,28 @@ fn custom(error: impl std::error::Error) -> DbErr {
     DbErr::Custom(error.to_string())
 }
 
-/// The events, the projections that they change, the head, and the COMMIT.
-fn write(flavor: Flavor, recorded: &[std::sync::Arc<Recorded>], facts: &Facts) -> String {
-    let (Some(first), Some(last)) = (recorded.first(), recorded.last()) else {
-        return "ROLLBACK".into();
-    };
-    let (first, last) = (first.position, last.position);
+/// The events, at the time that `occurred_at` says, and the projections that they change.
+fn write_rows(
+    flavor: Flavor,
+    recorded: &[Arc<Recorded>],
+    occurred_at: &dyn fmt::Display,
+    facts: &Facts,
+) -> String {
     let events = recorded
         .iter()
-        .map(|recorded| fmt::from_fn(|f| rows::values(flavor, recorded, f)));
+        .map(|recorded| fmt::from_fn(|f| rows::values(flavor, recorded, occurred_at, f)));
     let events = sql::list(events);
-    let mut script = format!("INSERT INTO outbox ({}) VALUES {events}", rows::COLUMNS);
-    if recorded
+    let mut statements = vec![format!("INSERT INTO outbox ({}) VALUES {events}", rows::COLUMNS)];
+    let mut messages = recorded
         .iter()
-        .any(|r| matches!(r.event, Event::MessageSent { .. }))
-    {
-        script += "; ";
-        script += &project_messages(flavor, first, last, "NULL");
+        .filter(|recorded| matches!(recorded.event, Event::MessageSent { .. }))
+        .map(|recorded| recorded.position);
+    if let Some(first) = messages.next() {
+        let last = messages.next_back().unwrap_or(first);
+        statements.push(project_messages(flavor, first, last, "NULL"));
     }
-    for upsert in project_conversations(flavor, recorded, facts) {
-        script += "; ";
-        script += &upsert;
-    }
-    script += &format!("; UPDATE log_head SET position = {last} WHERE id = 1; COMMIT");
-    script
+    statements.extend(project_conversations(flavor, recorded, facts));
+    statements.join("; ")
 }
 
 /// Copies messages from the log into their projection, inside the database: their content crosses the wire once.
@@ -265,31 +345,70 @@ pub(crate) fn project_messages(flavor: Flavor, first: Position, last: Position, 
 }
 
 /// Writes the conversations and marks that the events changed, as they are after the last of them.
-fn project_conversations(
-    flavor: Flavor,
-    recorded: &[std::sync::Arc<Recorded>],
-    facts: &Facts,
-) -> Vec<String> {
-    let mut conversations = std::collections::BTreeSet::new();
-    let mut participants = std::collections::BTreeSet::new();
+fn project_conversations(flavor: Flavor, recorded: &[Arc<Recorded>], facts: &Facts) -> Vec<String> {
+    let mut conversations = BTreeMap::new();
+    let mut participants = BTreeMap::new();
     for event in recorded {
-        conversations.insert(&event.conversation_id);
-        participants.insert((&event.conversation_id, &event.actor_id));
+        conversations.insert(&event.conversation_id, &**event);
+        participants.insert((&event.conversation_id, &event.actor_id), &**event);
         // The event that began the conversation gave it its number, and made its members participants.
         if event.conversation.0 == event.position {
-            participants.extend(event.audience().map(|member| (&event.conversation_id, member)));
+            participants.extend(
+                event
+                    .audience()
+                    .map(|member| ((&event.conversation_id, member), &**event)),
+            );
         }
     }
-    let rows = conversations
-        .iter()
-        .filter_map(|id| Some((*id, facts.conversations.get(*id)?)));
-    let mut scripts = vec![upsert_conversations(flavor, rows)];
-    let rows = participants.iter().filter_map(|(id, user)| {
-        let participant = facts.participants.get(&((*id).clone(), (*user).clone()))?;
-        Some((facts.conversations.get(*id)?.number, *user, participant))
-    });
-    scripts.push(upsert_participants(flavor, rows));
-    scripts
+    let mut statements = Vec::new();
+    // What a message does to what is there already, its row says: so it need not be said once more.
+    if flavor != Flavor::Sqlite {
+        let first = recorded.first().map_or(0, |first| first.position);
+        let is_message =
+            |last: &Recorded| matches!(last.event, Event::MessageSent { .. }) && last.conversation.0 < first;
+        let last = conversations.extract_if(.., |_, last| is_message(last));
+        let last = last.map(|(_, last)| last.position).collect();
+        statements.extend(among(recorded, last).map(|rows| {
+            format!(
+                "UPDATE outbox o STRAIGHT_JOIN conversations c ON c.id = o.conversation_id \
+                 SET c.seq = o.seq, c.last_position = o.position, c.last_message_id = o.position WHERE {rows}"
+            )
+        }));
+        let last = participants.extract_if(.., |_, last| is_message(last));
+        let last = last.map(|(_, last)| last.position).collect();
+        statements.extend(among(recorded, last).map(|rows| {
+            format!(
+                "UPDATE outbox o STRAIGHT_JOIN participants p ON p.user_id = o.actor_id \
+                 AND p.conversation_id = o.conversation_id SET p.received_seq = o.seq, p.read_seq = o.seq WHERE {rows}"
+            )
+        }));
+    }
+    if !conversations.is_empty() {
+        let rows = conversations
+            .keys()
+            .filter_map(|id| Some((*id, facts.conversations.get(*id)?)));
+        statements.push(upsert_conversations(flavor, rows));
+    }
+    if !participants.is_empty() {
+        let rows = participants.keys().filter_map(|(id, user)| {
+            let participant = facts.participants.get(&((*id).clone(), (*user).clone()))?;
+            Some((facts.conversations.get(*id)?.number, *user, participant))
+        });
+        statements.push(upsert_participants(flavor, rows));
+    }
+    statements
+}
+
+/// The condition that finds the rows at these positions, which are some or all of what was recorded.
+fn among(recorded: &[Arc<Recorded>], positions: Vec<Position>) -> Option<String> {
+    let (first, last) = (recorded.first()?.position, recorded.last()?.position);
+    if positions.is_empty() {
+        None
+    } else if positions.len() == recorded.len() {
+        Some(format!("o.position BETWEEN {first} AND {last}"))
+    } else {
+        Some(format!("o.position IN ({})", sql::list(positions)))
+    }
 }
 
 pub(crate) fn upsert_conversations<'f>(
