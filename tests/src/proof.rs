@@ -24,6 +24,8 @@ pub mod workload;
 
 pub mod reading;
 
+pub mod library;
+
 pub mod faults;
 
 pub mod run;

@@ -781,6 +781,25 @@ on_database_servers! {
         assert_eq!(differing(&database, "messages", i64::MAX).await, 0);
     }
 
+    /// What somebody makes under such a name after the adoption is theirs.
+    async fn a_table_that_is_made_after_the_adoption_is_not_touched(kind) {
+        let database = Database::fresh(kind).await;
+        seed::make(&database).await;
+        fill_seed(&database, 100).await;
+        goes(&database, &["up"]).await;
+        database.execute("CREATE TABLE messages_seed AS SELECT * FROM kept").await;
+        goes(&database, &["up"]).await;
+        drop(Server::start(&database, &[]).await);
+        for options in [&["down"][..], &["down", "--discard-messages"]] {
+            refuses(&database, options, "the table `messages_seed` is in the way").await;
+        }
+        assert_eq!(database.number("SELECT COUNT(*) FROM messages_seed").await, 100);
+        drop(Server::start(&database, &[]).await);
+        database.execute("DROP TABLE messages_seed").await;
+        goes(&database, &["down"]).await;
+        assert_eq!(differing(&database, "messages", i64::MAX).await, 0);
+    }
+
     /// A table that lacks a column of the seed's is named by `check`, as it is refused by `up`.
     async fn a_table_that_lacks_a_column_is_refused_by_the_check(kind) {
         let database = Database::fresh(kind).await;

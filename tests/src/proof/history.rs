@@ -127,6 +127,8 @@ pub enum What {
 pub enum Sending {
     Rest,
     SocketIo,
+    /// Through the client library, whichever door it takes.
+    Library,
 }
 
 /// The doors that events come through.
@@ -137,9 +139,12 @@ pub enum Reading {
     Polling,
     Stream,
     LongPoll,
+    /// Through the client library, which goes from one door to the other by itself.
+    Library,
 }
 
 impl Reading {
+    /// The doors of the server.
     pub const ALL: [Reading; 4] = [
         Reading::Websocket,
         Reading::Polling,

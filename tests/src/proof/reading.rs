@@ -144,6 +144,7 @@ impl Reader {
                     .map_err(|p| p.to_string())
             }
             Reading::LongPoll => Ok(Wire::LongPoll(Client::new(url, token))),
+            Reading::Library => Err("the library connects by itself".into()),
         }
     }
 

@@ -9,12 +9,17 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+    time::sleep,
+};
 
 use super::{
     checker::{self, Findings},
     faults::{Node, World, set_clock},
     history::{self, History, Reading, What},
+    library,
     log::Log,
     reading::Reader,
     workload::{self, CONTENT_LIMIT, Crowd, Doors},
@@ -162,6 +167,23 @@ pub async fn run(plan: &Plan) -> Findings {
     }
     for door in [Reading::Stream, Reading::LongPoll] {
         reading.spawn(reader("archive", door, true, false, None, rng.random()).read());
+    }
+    // Somebody with the client library at each node, who sends too.
+    for node in 0..plan.nodes {
+        let follower = reader(
+            &users[1 + node],
+            Reading::Library,
+            false,
+            true,
+            None,
+            rng.random(),
+        );
+        let (answered, all_answered) = oneshot::channel();
+        let name = format!("l{node}");
+        reading.spawn(library::follow(follower, crowd.clone(), node, name, answered));
+        sending.spawn(async move {
+            let _ = all_answered.await;
+        });
     }
     for n in 0..SENDERS {
         let user = users[1 + n % (USERS - 1)].clone();

@@ -96,10 +96,10 @@ enum Manner {
 }
 
 /// Counts a send as in flight as long as it lives.
-struct InFlight(Arc<AtomicUsize>);
+pub(super) struct InFlight(Arc<AtomicUsize>);
 
 impl InFlight {
-    fn new(count: &Arc<AtomicUsize>) -> InFlight {
+    pub(super) fn new(count: &Arc<AtomicUsize>) -> InFlight {
         count.fetch_add(1, Ordering::SeqCst);
         InFlight(count.clone())
     }
@@ -112,7 +112,7 @@ impl Drop for InFlight {
 }
 
 impl Crowd {
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         *self.stop.borrow()
     }
 
@@ -120,7 +120,14 @@ impl Crowd {
         sleep(Duration::from_millis(rng.random_range(50..400))).await;
     }
 
-    fn draft(&self, user: &str, name: &str, number: u64, rng: &mut StdRng) -> Draft {
+    /// A message: its key, to whom it goes, and its text.
+    pub(super) fn text(
+        &self,
+        user: &str,
+        name: &str,
+        number: u64,
+        rng: &mut StdRng,
+    ) -> (String, String, String) {
         let key = format!("{name}-{number}");
         // The first of all is a quiet one: its own log stays short, for those who read it from the beginning.
         let receiver = match rng.random_range(0..100) {
@@ -129,6 +136,11 @@ impl Crowd {
             _ => self.users[rng.random_range(1..self.users.len())].clone(),
         };
         let text = format!("{user} {key} {}", "x".repeat(rng.random_range(0..40)));
+        (key, receiver, text)
+    }
+
+    fn draft(&self, user: &str, name: &str, number: u64, rng: &mut StdRng) -> Draft {
+        let (key, receiver, text) = self.text(user, name, number, rng);
         let plain = |manner| Draft {
             body: json!({"receiver_id": receiver, "text": text}),
             key: key.clone(),
@@ -185,7 +197,7 @@ fn answer(result: Result<Value, Problem>) -> Answer {
     }
 }
 
-fn refusal(body: &Value, status: u16, code: &str) -> Answer {
+pub(super) fn refusal(body: &Value, status: u16, code: &str) -> Answer {
     let code = code.to_owned();
     match (status, code.as_str()) {
         (0, _) => Answer::Unknown {
