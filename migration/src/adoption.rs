@@ -64,6 +64,9 @@ const COLUMNS: [&str; 6] = ["_id", "sender_id", "reciver_id", "sent_at", "recive
 enum State {
     /// Rows go over to the log.
     Adopting,
+    /// All is adopted; what stood beside it while it went on is dropped.
+    Clearing,
+    /// Whatever stands beside the table now is somebody else's.
     Adopted,
     /// The adoption is taken back before it was done: the seed's table is still whole.
     Cancelling,
@@ -74,8 +77,9 @@ enum State {
 }
 
 impl State {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Adopting,
+        Self::Clearing,
         Self::Adopted,
         Self::Cancelling,
         Self::Returning,
@@ -85,6 +89,7 @@ impl State {
     fn name(self) -> &'static str {
         match self {
             Self::Adopting => "adopting",
+            Self::Clearing => "clearing",
             Self::Adopted => "adopted",
             Self::Cancelling => "cancelling",
             Self::Returning => "returning",
@@ -145,9 +150,8 @@ pub(crate) async fn stage<'c, C: IntoSchemaManagerConnection<'c>>(connection: C)
         });
     };
     Ok(match record.state {
-        State::Adopted => Stage::Adopted {
-            is_clear: !sql.exists(SEED).await? && !sql.exists(CLOSED).await?,
-        },
+        State::Clearing => Stage::Adopted { is_clear: false },
+        State::Adopted => Stage::Adopted { is_clear: true },
         State::Adopting => Stage::Unfinished(match record.line {
             Some(line) => format!("up to _id {} of {line}", record.position),
             None => "at its beginning".into(),
@@ -163,8 +167,12 @@ pub(crate) async fn adopt(session: &DatabaseTransaction, ours: &[i64]) -> Result
     adopt::run(&SchemaManager::new(session), &sql, ours).await
 }
 
-/// Drops what an adoption that was interrupted at its very end has left behind.
-pub(crate) async fn clear_up(manager: &SchemaManager<'_>) -> Result<()> {
+/// Ends an adoption that was interrupted at its very end.
+pub(crate) async fn clear_up(session: &DatabaseTransaction) -> Result<()> {
+    adopt::clear_up(&SchemaManager::new(session), &Sql::new(session)).await
+}
+
+async fn drop_what_is_left(manager: &SchemaManager<'_>) -> Result<()> {
     drop_tables(manager, &[SEED, CLOSED])
         .await
         .during("drop what the adoption has left")

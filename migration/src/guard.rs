@@ -37,14 +37,9 @@ pub(crate) async fn refuse_tables_of_others(manager: &SchemaManager<'_>) -> Resu
     Ok(())
 }
 
-/// An adoption makes all of its tables; nothing may be under their names, or under those of the tables given.
-pub(crate) async fn refuse_tables_beside(manager: &SchemaManager<'_>, others: &[&'static str]) -> Result<()> {
-    let ours = TABLES.map(|(table, _)| table);
-    // Those two are there before the table is closed.
-    let made = ours
-        .into_iter()
-        .filter(|table| !["messages", "adoption"].contains(table));
-    for table in made.chain(others.iter().copied()) {
+/// Refuses where one of these tables is there.
+pub(crate) async fn refuse_tables(manager: &SchemaManager<'_>, names: &[&'static str]) -> Result<()> {
+    for &table in names {
         if manager
             .has_table(table)
             .await
@@ -53,6 +48,18 @@ pub(crate) async fn refuse_tables_beside(manager: &SchemaManager<'_>, others: &[
             return Err(Error::InTheWay { table });
         }
     }
+    Ok(())
+}
+
+/// An adoption makes all of its tables; nothing may be under their names, or under those of the tables given.
+pub(crate) async fn refuse_tables_beside(manager: &SchemaManager<'_>, others: &[&'static str]) -> Result<()> {
+    let ours = TABLES.map(|(table, _)| table);
+    // Those two are there before the table is closed.
+    let made = ours
+        .into_iter()
+        .filter(|table| !["messages", "adoption"].contains(table));
+    let names: Vec<_> = made.chain(others.iter().copied()).collect();
+    refuse_tables(manager, &names).await?;
     if is_strange(manager, "adoption", "definition")
         .await
         .during("look for existing tables")?

@@ -173,8 +173,8 @@ async fn apply(db: &DatabaseTransaction, adopt: Adopt, ours: &[i64]) -> Result<V
     before.refuse_newer()?;
     let manager = SchemaManager::new(db);
     match adoption::stage(db).await? {
-        Stage::None => {}
-        Stage::Adopted { .. } => adoption::clear_up(&manager).await?,
+        Stage::None | Stage::Adopted { is_clear: true } => {}
+        Stage::Adopted { is_clear: false } => adoption::clear_up(db).await?,
         Stage::Waiting | Stage::Unfinished(_) if adopt == Adopt::Yes => adoption::adopt(db, ours).await?,
         // Said by the guard, where migrations are pending.
         Stage::Waiting => {}

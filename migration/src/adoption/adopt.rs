@@ -5,7 +5,7 @@ use tracing::info;
 
 use super::{
     ADOPTED, CLOSED, CheckOptions, OURS, RECORD, ROWS_IN_A_STEP, Record, SEED, Shape, Sql, State, Steps,
-    check, clear_up, create_closed, others, shape,
+    check, create_closed, drop_what_is_left, others, shape,
     sql::{DDL_WAIT_S, IS_NO_TEXT, conversation, id, next_number},
 };
 use crate::dialect::drop_tables;
@@ -38,7 +38,7 @@ pub(super) async fn run(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64]
         open(manager, sql, line).await?;
     }
     record_migrations(sql).await?;
-    clear_up(manager).await?;
+    clear_up(manager, sql).await?;
     info!(messages = record.messages, "the table is adopted");
     Ok(())
 }
@@ -281,6 +281,12 @@ async fn record_migrations(sql: &Sql<'_>) -> Result<()> {
         ))
         .await?;
     }
-    Record::enter(sql, State::Adopted).await?;
+    Record::enter(sql, State::Clearing).await?;
     sql.run("COMMIT").await.map(|_| ())
+}
+
+/// Drops what stood beside the table while it was adopted. From then on such tables are somebody else's.
+pub(super) async fn clear_up(manager: &SchemaManager<'_>, sql: &Sql<'_>) -> Result<()> {
+    drop_what_is_left(manager).await?;
+    Record::enter(sql, State::Adopted).await
 }

@@ -4,12 +4,12 @@ use sea_orm_migration::SchemaManager;
 use tracing::info;
 
 use super::{
-    CLOSED, OURS, RECORD, ROWS_IN_A_STEP, Record, SEED, Shape, Sql, State, Steps, clear_up, create_closed,
-    shape,
+    CLOSED, OURS, RECORD, ROWS_IN_A_STEP, Record, SEED, Shape, Sql, State, Steps, create_closed,
+    drop_what_is_left, shape,
 };
 use crate::dialect::drop_tables;
 use crate::error::{During, Error, Result};
-use crate::{BOOKKEEPING, DownOptions};
+use crate::{BOOKKEEPING, DownOptions, guard};
 
 /// The largest number that the seed's column holds.
 const LARGEST_ID: i64 = u32::MAX as i64;
@@ -39,10 +39,13 @@ pub(super) async fn run(
         State::Cancelling => cancel(manager, sql).await,
         State::Discarding => discard(manager).await,
         State::Returning => return_rows(manager, sql, record).await,
-        State::Adopting | State::Adopted => {
+        State::Adopting | State::Clearing | State::Adopted => {
+            if record.state == State::Adopted {
+                guard::refuse_tables(manager, &[SEED, OURS, CLOSED]).await?;
+            }
             stop_writers(sql, &record, options).await?;
             // An adoption may have been interrupted at its very end.
-            clear_up(manager).await?;
+            drop_what_is_left(manager).await?;
             if options.discard_messages {
                 return discard(manager).await;
             }
@@ -142,7 +145,7 @@ async fn refuse_incomplete(sql: &Sql<'_>) -> Result<()> {
 async fn return_rows(manager: &SchemaManager<'_>, sql: &Sql<'_>, record: Record) -> Result<()> {
     if shape(sql, "messages").await? == Shape::Ours {
         // What an adoption that was interrupted at its very end has left behind.
-        clear_up(manager).await?;
+        drop_what_is_left(manager).await?;
         create_closed(manager).await?;
         sql.rename(&[("messages", OURS), (CLOSED, "messages")]).await?;
     }
