@@ -21,7 +21,7 @@ use chat_infrastructure::{
     writer::{GroupCommit, Status, WriterOptions},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, signal::unix, sync::mpsc, task::JoinHandle};
+use tokio::{net::TcpListener, signal::unix, sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -41,6 +41,8 @@ use crate::{
 
 /// How many committed batches may wait for the tail before it reads them from the database instead.
 const BATCHES_TO_TAIL: usize = 64;
+/// How long the database's connections may take to end.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 /// How long the operator's connections may take to end.
 const ADMIN_END: Duration = Duration::from_secs(1);
 /// How many connections the operator may have open; those beyond are answered once.
@@ -175,11 +177,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     for task in [tail, projector, watcher].into_iter().chain(refresh).chain(admin) {
         task.await.context("a task ended badly")?;
     }
-    database
-        .pool
-        .close()
-        .await
-        .context("the database's connections cannot be closed")?;
+    // One that does not answer is not waited for.
+    if let Ok(closed) = timeout(CLOSE_LIMIT, database.pool.close()).await {
+        closed.context("the database's connections cannot be closed")?;
+    }
     info!("stopped");
     Ok(())
 }

@@ -12,6 +12,7 @@ use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, IsolationLevel,
     SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -19,6 +20,7 @@ use crate::{
     database::{Database, Flavor},
     entities::checkpoints,
     rows,
+    session::SILENCE_S,
     sql::Index,
     tail::TailHandle,
 };
@@ -28,6 +30,8 @@ const EVENTS_IN_A_STEP: Position = 1000;
 const MESSAGES_IN_A_STEP: i64 = 2000;
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// How long one may take: an answer that never comes is not waited for.
+const STEP_LIMIT: Duration = Duration::from_secs(10);
 
 pub struct Projector {
     database: Database,
@@ -59,7 +63,11 @@ impl Projector {
             let bound = tail.health().position;
             let mut pause = PAUSE;
             if let Some(position) = bound.filter(|_| bound != done) {
-                match self.step(position).await {
+                let step = tokio::select! {
+                    step = timeout(STEP_LIMIT, self.step(position)) => step,
+                    () = stop.cancelled() => return,
+                };
+                match step.unwrap_or_else(|_| Err(DbErr::Custom("a step took too long".into()))) {
                     Ok(Step::Done) => done = bound,
                     Ok(Step::More) => pause = Duration::ZERO,
                     Ok(Step::Elsewhere) => {}
@@ -86,6 +94,12 @@ impl Projector {
         };
         let database = self.database.clone();
         let txn = database.pool.begin_with_options(options).await?;
+        // A node that is frozen here, or cut off, must not hold up the others. It stays so for this connection; one that
+        // was idle for longer is made anew.
+        if database.flavor != Flavor::Sqlite {
+            let bound = format!("SET SESSION wait_timeout = {SILENCE_S}");
+            txn.execute_unprepared(&bound).await?;
+        }
         let Some(checkpoint) = take_checkpoint(&database, &txn).await? else {
             return Ok(Step::Elsewhere);
         };

@@ -62,8 +62,8 @@ impl SessionError {
     }
 }
 
-/// How long the server waits for a holder of the head lock that is silent.
-const SILENCE_S: u32 = 3;
+/// How long the server waits for a holder of a lock that is silent.
+pub(crate) const SILENCE_S: u32 = 3;
 /// How long a transaction waits for the head lock.
 const LOCK_WAIT_S: u32 = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -31,9 +31,18 @@ test.on('error', () => process.exit());
 let at;
 let lost;
 
+const parts = (cursor) => [cursor.slice(0, cursor.lastIndexOf(':')), Number(cursor.slice(cursor.lastIndexOf(':') + 1))];
+
+// A connection that takes over from another may begin a little before it: that is no place where anything was given.
+function isBefore(cursor) {
+  if (at === undefined || lost !== undefined) return false;
+  const [[epoch, position], [last, reached]] = [parts(cursor), parts(at)];
+  return epoch === last && position < reached;
+}
+
 function reached() {
   const { cursor } = chat;
-  if (cursor === undefined || cursor === '0' || cursor === at) return;
+  if (cursor === undefined || cursor === '0' || cursor === at || isBefore(cursor)) return;
   if (lost !== undefined) tell({ reset: lost, cursor });
   else tell(at === undefined ? { ready: cursor } : { passed: cursor, prev: at });
   [at, lost] = [cursor, undefined];

@@ -157,27 +157,34 @@ impl Hub {
             After::Beginning => Some(None),
             After::Cursor(cursor) => Some(Some(cursor)),
         };
-        let greeting = match cursor {
-            None => Greeting::Ready { position: None },
-            Some(cursor) => self.greet(cursor).await.map_err(|error| {
-                warn(&error, "a reader cannot be resumed now");
-                self.refusal()
-            })?,
-        };
         let inbox = Arc::new(Inbox::default());
-        {
+        let (greeting, joined) = loop {
+            // What is judged here is true of this life of the log only.
+            let judged_in = self.shared.lock().generation;
+            let greeting = match &cursor {
+                None => Greeting::Ready { position: None },
+                Some(cursor) => self.greet(cursor.clone()).await.map_err(|error| {
+                    warn(&error, "a reader cannot be resumed now");
+                    self.refusal()
+                })?,
+            };
             let mut state = self.shared.lock();
-            if state.at.is_none() || self.shared.closing.is_cancelled() {
+            let Some(at) = state.at.clone().filter(|_| !self.shared.closing.is_cancelled()) else {
                 drop(state);
                 return Err(self.refusal());
+            };
+            if cursor.is_some() && state.generation != judged_in {
+                continue;
             }
             match &reader {
                 Reader::User(user) => state.inboxes.entry(user.clone()).or_default().push(inbox.clone()),
                 Reader::Everything => state.of_everything.push(inbox.clone()),
             }
-        }
+            break (greeting, (at, state.generation));
+        };
         self.shared.subscriptions.fetch_add(1, Ordering::Relaxed);
-        Subscription::begin(self.shared.clone(), reader, inbox, greeting).ok_or_else(|| self.refusal())
+        Subscription::begin(self.shared.clone(), reader, inbox, greeting, joined)
+            .ok_or_else(|| self.refusal())
     }
 
     /// Decides whether everything after a cursor can be given. A reset waits for the tail too: its cursor is to lie

@@ -139,9 +139,10 @@ impl Subscription {
         reader: Reader,
         inbox: Arc<Inbox>,
         greeting: Greeting,
+        joined: (Cursor, u64),
     ) -> Option<Self> {
         let resumes = matches!(greeting, Greeting::Ready { position: Some(_) });
-        let at = if resumes { shared.at() } else { shared.arm(&inbox) };
+        let at = if resumes { Some(joined) } else { shared.arm(&inbox) };
         let Some((at, generation)) = at else {
             shared.remove(&reader, &inbox);
             return None;

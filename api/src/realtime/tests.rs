@@ -36,6 +36,7 @@ struct Log {
     hub: Hub,
     passed: Arc<AtomicUsize>,
     between: Arc<Between>,
+    lost: Arc<Mutex<Option<(Head, EpochEnd)>>>,
 }
 
 /// Runs something while a page is read: after it was read, and before the subscription has it.
@@ -45,16 +46,26 @@ struct Between(Mutex<Option<Box<dyn FnMut() + Send>>>);
 struct Paged {
     memory: MemoryLog,
     between: Arc<Between>,
+    /// The head, and how the epoch before it ended, once the log has lost its end.
+    lost: Arc<Mutex<Option<(Head, EpochEnd)>>>,
 }
 
 #[async_trait]
 impl Outbox for Paged {
     async fn head(&self) -> Result<Head, StoreError> {
-        self.memory.head().await
+        let lost = self.lost.lock().unwrap().clone();
+        match lost {
+            Some((head, _)) => Ok(head),
+            None => self.memory.head().await,
+        }
     }
 
     async fn earlier_epochs(&self) -> Result<Vec<EpochEnd>, StoreError> {
-        self.memory.earlier_epochs().await
+        let lost = self.lost.lock().unwrap().clone();
+        match lost {
+            Some((_, end)) => Ok(vec![end]),
+            None => self.memory.earlier_epochs().await,
+        }
     }
 
     async fn read_after(&self, after: Position, limit: PageLimit) -> Result<Vec<Arc<Recorded>>, StoreError> {
@@ -79,15 +90,18 @@ impl Log {
     fn new(options: HubOptions) -> Self {
         let memory = MemoryLog::new(Epoch::parse("test").unwrap(), || 0);
         let between = Arc::new(Between::default());
+        let lost = Arc::default();
         let outbox = Arc::new(Paged {
             memory: memory.clone(),
             between: between.clone(),
+            lost: Arc::clone(&lost),
         });
         let log = Self {
             memory,
             hub: Hub::new(outbox, options),
             passed: Arc::default(),
             between,
+            lost,
         };
         log.hub.publish(&[], &Origin::elsewhere(), &log.cursor(0));
         log
@@ -442,6 +456,60 @@ async fn readers_of_a_log_that_lost_its_end_are_told() {
         oldest: 1,
     };
     assert_eq!(stream.next().await, reset);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_resumes_while_the_log_loses_its_end_is_judged_by_what_is_left() {
+    let log = Log::new(HubOptions {
+        patience: Duration::from_secs(1),
+        ..options()
+    });
+    for _ in 0..3 {
+        log.send("a", "b").await;
+    }
+    log.pass(2).await;
+    let asking = [2, 1].map(|position| {
+        let log = log.clone();
+        tokio::spawn(async move {
+            let cursor = log.cursor(position);
+            log.subscribe("a", After::Cursor(cursor)).await
+        })
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(
+        asking.iter().all(|asking| !asking.is_finished()),
+        "the tail is behind"
+    );
+    let restarted = Cursor {
+        epoch: Epoch::parse("new").unwrap(),
+        position: 1_000_001,
+    };
+    let head = Head {
+        epoch: restarted.epoch.clone(),
+        position: restarted.position,
+        ..log.memory.head().await.unwrap()
+    };
+    let end = EpochEnd {
+        epoch: log.cursor(0).epoch,
+        last_position: 1,
+    };
+    *log.lost.lock().unwrap() = Some((head, end));
+    log.hub.restart(&restarted);
+    let [lost, kept] = asking;
+    let reset = Delivery::Reset {
+        cursor: restarted.clone(),
+        reason: ResetReason::OtherEpoch,
+        oldest: 1,
+    };
+    assert_eq!(lost.await.unwrap().next().await, reset);
+    let ready = Delivery::Ready {
+        cursor: Cursor {
+            position: 1,
+            ..restarted.clone()
+        },
+        head: restarted.position,
+    };
+    assert_eq!(kept.await.unwrap().next().await, ready);
 }
 
 #[tokio::test]

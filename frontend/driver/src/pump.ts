@@ -104,6 +104,9 @@ export class Pump {
       await this.#give(item.event);
       if (this.#closed) return;
       this.#position = item.event.position;
+    } else if (item.kind === 'event' && item.event.position < this.#position) {
+      // Given before, and so is what lies between.
+      return;
     } else if (item.kind === 'lost') {
       this.#position = 0;
       this.#last.clear();

@@ -254,7 +254,7 @@ export interface Chat {
   /** Whose chat it is, once it is known. */
   readonly userId: string | undefined;
   readonly status: Status;
-  /** After the last thing that you were given. Opaque. */
+  /** After the last thing that you were given, or a little before it, where a connection took over from another. Opaque. */
   readonly cursor: string | undefined;
 
   /** Puts a message in the queue. It never throws: what is wrong with it makes it `failed`. */
