@@ -265,22 +265,34 @@ on_each_database! {
                 sent
             }
         });
+        let (status, is_over) = (writers[0].1.status.clone(), AtomicBool::new(false));
+        let talk = async {
+            let talked = join_all(talk).await;
+            is_over.store(true, Ordering::SeqCst);
+            talked
+        };
+        // Each time when batches have come to pass as foreseen again.
         let between = async {
-            let mut sent = Vec::new();
-            for turn in 0..BETWEEN {
-                tokio::time::sleep(Duration::from_millis(25)).await;
-                sent.push(send(&other, SENDERS, format!("{turn}")).await);
+            let (mut sent, mut seen) = (Vec::new(), 0);
+            while !is_over.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                let (foreseen, _) = status.foreseen();
+                if foreseen > seen && sent.len() < BETWEEN {
+                    seen = foreseen;
+                    sent.push(send(&other, SENDERS, format!("{}", sent.len())).await);
+                }
             }
             sent
         };
-        let (talk, between) = tokio::join!(join_all(talk), between);
+        let (talk, between) = tokio::join!(talk, between);
 
-        let (foreseen, misjudged) = writers[0].1.status.foreseen();
+        let (foreseen, misjudged) = status.foreseen();
         println!("{kind:?}: {foreseen} batches came to pass as foreseen, {misjudged} did not");
-        // Everything of the other writer's came between, and the key that came again.
-        assert!(foreseen > 0 && misjudged > if kind == Kind::Sqlite { 0 } else { 5 });
+        // What the other writer sent came between, and the key that came again.
+        let least = if kind == Kind::Sqlite { 1 } else { 2 };
+        assert!(foreseen > 0 && misjudged >= least, "{foreseen} and {misjudged}");
         let there = recorded(&database).await;
-        assert_eq!(there.len(), SENDERS * TURNS + BETWEEN);
+        assert_eq!(there.len(), SENDERS * TURNS + between.len());
         for (actor, key, position) in talk.into_iter().flatten().chain(between) {
             assert_eq!(there[&(actor, key)], [position]);
         }
