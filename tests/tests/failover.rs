@@ -314,6 +314,11 @@ on_database_servers! {
             node.ready().await;
         }
         assert_eq!(epochs(&copy).await, [format!("{old}|{KEPT}")], "one switch, whoever came first");
+        // What comes before a node has noticed is what its readers are told to load.
+        eventually("both have noticed", LIMIT, || async {
+            nodes.iter().all(|node| node.log().contains("the log lost its end"))
+        })
+        .await;
         let afterwards = send(&one.client("alice"), "bob", texts("afterwards", AFTERWARDS)).await;
         assert!(afterwards[0] > *lost.last().unwrap() + 1, "{afterwards:?}");
         let again = send(&two.client("alice"), "bob", texts("lost", LOST)).await;

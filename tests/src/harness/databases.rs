@@ -17,6 +17,7 @@ use std::{
     path::PathBuf,
     process::{Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use sea_orm::{
@@ -28,7 +29,7 @@ use tokio::sync::OnceCell;
 
 use self::server::Address;
 pub use self::{available::not_run, server::DatabaseServer};
-use super::guard::temporary_folder;
+use super::{guard::temporary_folder, wait::eventually};
 
 /// The rights of the user that the server under test connects as, on its own database only.
 pub const GRANTS: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES";
@@ -211,8 +212,19 @@ impl Database {
         self.client("mariadb-dump", &arguments, Vec::new()).await
     }
 
+    /// Waits until tables that are made are not of the second in which those of the log were: by that, they are told apart.
+    pub async fn another_second(&self) {
+        let of_this_second = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() \
+             AND table_name = 'epochs' AND UNIX_TIMESTAMP(create_time) >= UNIX_TIMESTAMP()";
+        eventually("another second", Duration::from_secs(10), || async {
+            self.number(of_this_second).await == 0
+        })
+        .await;
+    }
+
     /// Puts a dump back: each table is dropped and made anew.
     pub async fn restore(&self, dump: &[u8]) {
+        self.another_second().await;
         self.client("mariadb", &[], dump.to_vec()).await;
     }
 
