@@ -142,9 +142,9 @@ impl Flavor {
     pub(crate) fn read_drawn_time(self) -> &'static str {
         match self {
             Self::Sqlite => "SELECT last_time FROM log_head WHERE id = 1",
-            Self::MariaDb | Self::MySql => {
-                "SELECT last_time INTO @now FROM log_head WHERE id = 1; SELECT @now AS last_time"
-            }
+            Self::MariaDb => "SELECT @now := last_time AS last_time FROM log_head WHERE id = 1",
+            // It will not take the other form for ever.
+            Self::MySql => "SELECT last_time INTO @now FROM log_head WHERE id = 1; SELECT @now AS last_time",
         }
     }
 

@@ -154,8 +154,8 @@ pub(super) async fn commit(
     } = foreseen;
     send_off(part, &batch);
     let rows = session.script(script).await.map_err(|error| {
-        // Nothing was committed, and nothing had been before.
-        if matches!(error, SessionError::Retry(_) | SessionError::Refused(_)) {
+        // Nothing was committed, and nothing had been before. A deadlock says less: a cluster says it of its COMMITs, too.
+        if matches!(error, SessionError::Refused(_)) {
             part.iter_mut().for_each(|waiting| waiting.in_doubt = false);
         }
         // Only the head's position can come to nothing: somebody else has written.
@@ -361,28 +361,6 @@ fn project_conversations(flavor: Flavor, recorded: &[Arc<Recorded>], facts: &Fac
         }
     }
     let mut statements = Vec::new();
-    // What a message does to what is there already, its row says: so it need not be said once more.
-    if flavor != Flavor::Sqlite {
-        let first = recorded.first().map_or(0, |first| first.position);
-        let is_message =
-            |last: &Recorded| matches!(last.event, Event::MessageSent { .. }) && last.conversation.0 < first;
-        let last = conversations.extract_if(.., |_, last| is_message(last));
-        let last = last.map(|(_, last)| last.position).collect();
-        statements.extend(among(recorded, last).map(|rows| {
-            format!(
-                "UPDATE outbox o STRAIGHT_JOIN conversations c ON c.id = o.conversation_id \
-                 SET c.seq = o.seq, c.last_position = o.position, c.last_message_id = o.position WHERE {rows}"
-            )
-        }));
-        let last = participants.extract_if(.., |_, last| is_message(last));
-        let last = last.map(|(_, last)| last.position).collect();
-        statements.extend(among(recorded, last).map(|rows| {
-            format!(
-                "UPDATE outbox o STRAIGHT_JOIN participants p ON p.user_id = o.actor_id \
-                 AND p.conversation_id = o.conversation_id SET p.received_seq = o.seq, p.read_seq = o.seq WHERE {rows}"
-            )
-        }));
-    }
     if !conversations.is_empty() {
         let rows = conversations
             .keys()
@@ -397,18 +375,6 @@ fn project_conversations(flavor: Flavor, recorded: &[Arc<Recorded>], facts: &Fac
         statements.push(upsert_participants(flavor, rows));
     }
     statements
-}
-
-/// The condition that finds the rows at these positions, which are some or all of what was recorded.
-fn among(recorded: &[Arc<Recorded>], positions: Vec<Position>) -> Option<String> {
-    let (first, last) = (recorded.first()?.position, recorded.last()?.position);
-    if positions.is_empty() {
-        None
-    } else if positions.len() == recorded.len() {
-        Some(format!("o.position BETWEEN {first} AND {last}"))
-    } else {
-        Some(format!("o.position IN ({})", sql::list(positions)))
-    }
 }
 
 pub(crate) fn upsert_conversations<'f>(
