@@ -24,7 +24,8 @@ test-quick:
 	tests/run -p chat-tests --test contract -- memory sqlite
 
 # Everything is broken for PROOF_MINUTES (10) while people send and read, and a checker looks at what came of it.
-# PROOF_DATABASE is mariadb (PROOF_STANDBY=no: without a replica), mysql or sqlite; PROOF_SEED repeats a run's schedule; PROOF_HISTORY keeps what happened.
+# PROOF_DATABASE is mariadb (with a replica; PROOF_STANDBY=no: without; PROOF_CLUSTER=yes: of a Galera cluster), mysql or
+# sqlite; PROOF_SEED repeats a run's schedule; PROOF_HISTORY keeps what happened.
 proof:
 	tests/prepare
 	cargo build --workspace --all-features --bin chat-system --example proof

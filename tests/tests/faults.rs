@@ -44,7 +44,7 @@ use serde_json::json;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::interval,
+    time::{interval, sleep},
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -212,6 +212,44 @@ on_database_servers! {
     }
 }
 
+on_database_servers! {
+    /// What a network swallowed is waited for neither by the node, when it is to end, nor by the database, which frees
+    /// what the transaction had locked.
+    async fn a_projector_whose_commit_is_swallowed_holds_up_nobody(kind) {
+        let database = Database::fresh(kind).await;
+        let proxy = Proxy::before(&database).await;
+        let url = proxy.url(&database);
+        let mut node = Server::start(&database, &[("CHAT_DATABASE_URL", &url)]).await;
+        let other = Server::start(&database, &[]).await;
+        hold_the_projector(&node, &proxy).await;
+        let message = other.client("alice").send("bob", "to be filled", None).await.unwrap();
+        let id = message["_id"].as_i64().unwrap();
+        other.client("bob").receipt("received", id).await.unwrap();
+        let is_filled = format!("SELECT COUNT(*) FROM messages WHERE _id = {id} AND recived_at IS NOT NULL");
+        eventually("a node fills what the database has freed", LIMIT, || async {
+            database.number(&is_filled).await == 1
+        })
+        .await;
+        hold_the_projector(&node, &proxy).await;
+        node.stop().await;
+    }
+}
+
+/// Nobody writes at the node meanwhile, so the COMMIT that is held is the projector's, which has the checkpoint locked.
+async fn hold_the_projector(node: &Server, proxy: &Proxy) {
+    let before = proxy.commits_broken();
+    eventually("the projector's COMMIT is held", LIMIT, || async {
+        let message = node.client("alice").send("bob", "hello", None).await.unwrap();
+        let id = message["_id"].as_i64().unwrap();
+        node.client("bob").receipt("received", id).await.unwrap();
+        proxy.break_next_commits(CommitFault::Held, 1);
+        sleep(Duration::from_millis(500)).await;
+        proxy.break_next_commits(CommitFault::Held, 0);
+        proxy.commits_broken() > before
+    })
+    .await;
+}
+
 on_each_database! {
     /// While nobody else writes, batches are decided ahead. Here somebody else does, now and then, and a key comes
     /// again.
@@ -275,7 +313,7 @@ on_each_database! {
         let between = async {
             let (mut sent, mut seen) = (Vec::new(), 0);
             while !is_over.load(Ordering::SeqCst) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                sleep(Duration::from_millis(5)).await;
                 let (foreseen, _) = status.foreseen();
                 if foreseen > seen && sent.len() < BETWEEN {
                     seen = foreseen;

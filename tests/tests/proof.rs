@@ -48,6 +48,17 @@ async fn nothing_is_found_on_mariadb_with_three_nodes_and_a_replica() {
     holds(&run(&plan).await);
 }
 
+/// Servers that commit together lose nothing, and no epoch ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_found_on_a_galera_cluster_of_three() {
+    let mut plan = Plan::new(Kind::MariaDb, Duration::from_secs(45));
+    plan.standby = false;
+    plan.cluster = true;
+    let findings = run(&plan).await;
+    assert_eq!(findings.epochs, 0, "\n{}", findings.table());
+    holds(&findings);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_found_on_mysql_with_three_nodes() {
     if !not_run(Kind::MySql, "nothing_is_found_on_mysql_with_three_nodes").await {

@@ -12,6 +12,8 @@ mod each;
 
 mod replication;
 
+mod cluster;
+
 use std::{
     io::Write,
     path::PathBuf,

@@ -4,7 +4,7 @@
 //! places. Before the next one everything is whole again, so that what happens can be told from what came before.
 
 use std::{
-    fs,
+    fs, mem,
     path::PathBuf,
     sync::{
         Arc,
@@ -42,8 +42,12 @@ pub struct World {
     pub database: Database,
     /// What its server's clock is moved by, a MariaDB's.
     pub clock_of_the_database: PathBuf,
+    /// While it is there, the disk of the database server is full.
+    pub full_disk_of_the_database: PathBuf,
     /// What follows the database, and is there to take over; none where nothing does.
     pub standby: Option<(DatabaseServer, Database)>,
+    /// The servers that commit together with the database's, each of which can take its place; none where it is alone.
+    pub others: Vec<(DatabaseServer, Database)>,
     pub history: History,
     pub in_flight: Arc<AtomicUsize>,
     pub faults: u64,
@@ -90,12 +94,19 @@ pub enum Fault {
     RestartDatabase,
     FreezeDatabase,
     ReadOnlyDatabase,
+    /// The disk of its server takes nothing more. Some servers end then.
+    FullDatabaseDisk,
     /// The clock of its server, from which `sent_at` is drawn, in seconds.
     MoveDatabaseClock(i64),
     /// A dump is taken, people go on, and the dump is put back under the nodes: the log loses its end.
     Restore,
     /// The primary is gone for good, and its replica takes over.
     FailOver(Replication),
+    /// Of servers that commit together, the one that is written to; another one takes its place.
+    KillWriter,
+    /// Another one of them.
+    KillOther,
+    FreezeOther,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,8 +143,12 @@ impl Fault {
             Fault::RestartDatabase => "restart of the database",
             Fault::FreezeDatabase => "SIGSTOP of the database",
             Fault::ReadOnlyDatabase => "read-only database",
+            Fault::FullDatabaseDisk => "a full disk of the database",
             Fault::MoveDatabaseClock(_) => "the database's clock jumps",
             Fault::Restore => "restore of an old dump",
+            Fault::KillWriter => "a cluster loses its writer",
+            Fault::KillOther => "a cluster loses a server",
+            Fault::FreezeOther => "SIGSTOP of a cluster's server",
             Fault::FailOver(Replication::Cut) => "fail-over, the end is lost",
             Fault::FailOver(Replication::SemiSynchronous) => "fail-over, semi-synchronous",
         }
@@ -163,7 +178,11 @@ impl Fault {
             | Fault::RestartDatabase
             | Fault::FreezeDatabase
             | Fault::ReadOnlyDatabase
-            | Fault::MoveDatabaseClock(_) => Place::Database,
+            | Fault::FullDatabaseDisk
+            | Fault::MoveDatabaseClock(_)
+            | Fault::KillWriter
+            | Fault::KillOther
+            | Fault::FreezeOther => Place::Database,
             // It is about all of them.
             Fault::RestartAll
             | Fault::CutOffWithLock(_)
@@ -176,9 +195,11 @@ impl Fault {
     /// How long it lasts.
     fn lasts(self, rng: &mut StdRng) -> Duration {
         let range = match self {
-            Fault::FreezeDatabase | Fault::FreezeNode(_) | Fault::StallLink(_) | Fault::StallClients(_) => {
-                300..6000
-            }
+            Fault::FreezeDatabase
+            | Fault::FreezeOther
+            | Fault::FreezeNode(_)
+            | Fault::StallLink(_)
+            | Fault::StallClients(_) => 300..6000,
             Fault::CutOffWithLock(_) | Fault::FreezeWithLock(_) => 4000..6000,
             Fault::CutClients(_)
             | Fault::HalfCloseClients(_)
@@ -249,10 +270,19 @@ impl World {
                 Fault::RestartDatabase,
                 Fault::FreezeDatabase,
                 Fault::ReadOnlyDatabase,
-                Fault::Restore,
             ]);
         }
-        if self.kind == Kind::MariaDb {
+        if !self.others.is_empty() {
+            all.extend([
+                Fault::KillWriter,
+                Fault::KillWriter,
+                Fault::KillOther,
+                Fault::FreezeOther,
+            ]);
+        } else if self.kind != Kind::Sqlite {
+            all.extend([Fault::FullDatabaseDisk, Fault::Restore]);
+        }
+        if self.kind == Kind::MariaDb && self.others.is_empty() {
             all.push(Fault::MoveDatabaseClock(jump(rng)));
         }
         if self.standby.is_some() {
@@ -346,9 +376,15 @@ impl World {
             Fault::RestartDatabase => self.server().stop().await,
             Fault::FreezeDatabase => self.server().sigstop(),
             Fault::ReadOnlyDatabase => self.server().execute("SET GLOBAL read_only = 1").await,
+            Fault::FullDatabaseDisk => {
+                fs::write(&self.full_disk_of_the_database, "").expect("this disk takes files");
+            }
             Fault::MoveDatabaseClock(seconds) => set_clock(&self.clock_of_the_database, seconds),
             Fault::Restore => self.dump = self.database.dump().await,
             Fault::FailOver(replication) => self.prepare_to_fail_over(replication).await,
+            Fault::KillWriter => self.kill_writer().await,
+            Fault::KillOther => self.other().kill9().await,
+            Fault::FreezeOther => self.other().sigstop(),
             Fault::CutOffWithLock(_) | Fault::FreezeWithLock(_) => unreachable!("begun above"),
         }
     }
@@ -367,6 +403,14 @@ impl World {
             Fault::KillDatabase | Fault::RestartDatabase => self.server().start().await,
             Fault::FreezeDatabase => self.server().sigcont(),
             Fault::ReadOnlyDatabase => self.server().execute("SET GLOBAL read_only = 0").await,
+            Fault::FullDatabaseDisk => {
+                fs::remove_file(&self.full_disk_of_the_database).expect("it is there");
+                // MySQL looks again whether there is space after a minute.
+                if self.kind == Kind::MySql && self.server().is_running() {
+                    self.server().kill9().await;
+                    self.server().start().await;
+                }
+            }
             Fault::MoveDatabaseClock(_) => set_clock(&self.clock_of_the_database, 0),
             Fault::Restore => {
                 let links: Vec<_> = self.nodes.iter().filter_map(|node| node.link.as_ref()).collect();
@@ -380,6 +424,8 @@ impl World {
                 }
             }
             Fault::FailOver(_) => self.fail_over().await,
+            Fault::KillWriter | Fault::KillOther => self.other().start().await,
+            Fault::FreezeOther => self.other().sigcont(),
             Fault::RestartAll
             | Fault::CutClients(_)
             | Fault::HalfCloseClients(_)
@@ -422,8 +468,28 @@ impl World {
         self.standby = Some(next);
     }
 
-    /// Waits until every node is ready. One that did not come up while its database was away is started again.
+    /// Another server of the cluster takes the place of the one that is written to, which is killed.
+    async fn kill_writer(&mut self) {
+        let (mut lost, its_database) = self.others.remove(0);
+        mem::swap(&mut lost, self.server());
+        let its_database = mem::replace(&mut self.database, its_database);
+        lost.kill9().await;
+        for node in &self.nodes {
+            let link = node.link.as_ref().expect("not on SQLite");
+            link.point_to(self.database.port());
+        }
+        self.others.push((lost, its_database));
+    }
+
+    /// Waits until every node is ready. One that did not come up while its database was away is started again, and so is
+    /// a database that did not survive.
     async fn heal(&mut self) {
+        if !self.others.is_empty() {
+            let writer = self.database_server.iter();
+            for server in writer.chain(self.others.iter().map(|(server, _)| server)) {
+                server.when_synced().await;
+            }
+        }
         for node in &mut self.nodes {
             let begin = std::time::Instant::now();
             while !node.server.is_ready().await {
@@ -432,6 +498,9 @@ impl World {
                     "a node is ready again:\n{}",
                     node.server.log()
                 );
+                if let Some(database_server) = &mut self.database_server {
+                    database_server.start_if_it_ended().await;
+                }
                 if !node.server.is_running() {
                     node.server.respawn().await;
                 }
@@ -442,6 +511,12 @@ impl World {
 
     fn link(&self, node: usize) -> &Proxy {
         self.nodes[node].link.as_ref().expect("not on SQLite")
+    }
+
+    /// Of the cluster, the server that was written to before this one.
+    fn other(&mut self) -> &mut DatabaseServer {
+        let other = self.others.last_mut();
+        &mut other.expect("it is drawn only in a cluster").0
     }
 
     fn server(&mut self) -> &mut DatabaseServer {

@@ -24,7 +24,10 @@ use super::{
     reading::Reader,
     workload::{self, CONTENT_LIMIT, Crowd, Doors},
 };
-use crate::{Database, DatabaseServer, Kind, Proxy, Server, another_clock, guard::temporary_folder};
+use crate::{
+    Database, DatabaseServer, Kind, Proxy, Server, another_clock, guard::temporary_folder,
+    on_a_disk_that_may_be_full,
+};
 
 /// What is to be run.
 #[derive(Clone, Debug)]
@@ -40,6 +43,8 @@ pub struct Plan {
     pub only: Vec<String>,
     /// Whether a replica follows the database, which then has a binary log; only on MariaDB.
     pub standby: bool,
+    /// Whether the database is that of a Galera cluster of three, one of which is written to; only on MariaDB.
+    pub cluster: bool,
     /// Of the database server, more than the harness gives by itself.
     pub database_arguments: Vec<String>,
     /// Where the history is kept; else it goes with the test process.
@@ -48,6 +53,8 @@ pub struct Plan {
 
 impl Plan {
     pub fn new(kind: Kind, lasts: Duration) -> Plan {
+        let cluster = kind == Kind::MariaDb && env::var("PROOF_CLUSTER").as_deref() == Ok("yes");
+        let standby = env::var("PROOF_STANDBY").as_deref() != Ok("no");
         Plan {
             kind,
             nodes: if kind == Kind::Sqlite { 1 } else { 3 },
@@ -55,7 +62,8 @@ impl Plan {
             lasts,
             planted: None,
             only: list("PROOF_FAULTS"),
-            standby: kind == Kind::MariaDb && env::var("PROOF_STANDBY").as_deref() != Ok("no"),
+            standby: kind == Kind::MariaDb && standby && !cluster,
+            cluster,
             database_arguments: list("PROOF_DATABASE_ARGUMENTS"),
             keep: env::var_os("PROOF_HISTORY").map(PathBuf::from),
         }
@@ -272,8 +280,14 @@ pub async fn run(plan: &Plan) -> Findings {
 async fn build(plan: &Plan, history: History, folder: &Path) -> World {
     let clock_of_the_database = folder.join("clock-of-the-database");
     set_clock(&clock_of_the_database, 0);
+    let full_disk_of_the_database = folder.join("full-disk-of-the-database");
+    let mut cluster = Vec::new();
     let database_server = match plan.kind {
         Kind::Sqlite => None,
+        Kind::MariaDb if plan.cluster => {
+            cluster = DatabaseServer::cluster(3).await;
+            Some(cluster.remove(0))
+        }
         kind => {
             let arguments: Vec<_> = plan.database_arguments.iter().map(String::as_str).collect();
             // A MySQL whose clock is read from a file is too slow to be of use.
@@ -281,6 +295,7 @@ async fn build(plan: &Plan, history: History, folder: &Path) -> World {
                 Kind::MariaDb => moved_by(&clock_of_the_database),
                 _ => Vec::new(),
             };
+            let environment = on_a_disk_that_may_be_full(&full_disk_of_the_database, environment);
             Some(if plan.standby {
                 DatabaseServer::to_be_followed(kind, &arguments, environment).await
             } else {
@@ -292,6 +307,11 @@ async fn build(plan: &Plan, history: History, folder: &Path) -> World {
         Some(server) => server.fresh().await,
         None => Database::fresh(Kind::Sqlite).await,
     };
+    let mut others = Vec::new();
+    for server in cluster {
+        let its_database = server.holding(&database).await;
+        others.push((server, its_database));
+    }
     let mut nodes = Vec::new();
     for n in 0..plan.nodes {
         let link = match plan.kind {
@@ -316,7 +336,9 @@ async fn build(plan: &Plan, history: History, folder: &Path) -> World {
     World {
         kind: plan.kind,
         standby,
+        others,
         clock_of_the_database,
+        full_disk_of_the_database,
         nodes,
         database_server,
         database,
@@ -338,6 +360,9 @@ async fn start(plan: &Plan, database: &Database, link: Option<&Proxy>, clock: &P
         ("CHAT_HEARTBEAT_S", "1"),
         ("CHAT_LOG", "warn"),
     ];
+    if plan.cluster {
+        settings.push(("CHAT_DATABASE_IDENTITY", "cluster"));
+    }
     settings.extend(clock.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     if let Some(defect) = plan.planted {
         settings.push(("PLANTED", defect));

@@ -1,7 +1,7 @@
 //! A private MariaDB or MySQL server, that of the test process or a test's own.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
     sync::Mutex,
@@ -35,7 +35,9 @@ pub struct DatabaseServer {
     address: Address,
     // Before the folder, so that the process is gone when the folder goes.
     process: Option<Process>,
-    folder: TempDir,
+    pub(super) folder: TempDir,
+    /// It begins where it stands in the log of its cluster, and is there when it has what the others have.
+    is_of_a_cluster: bool,
     users: Mutex<Vec<(String, String)>>,
 }
 
@@ -51,12 +53,38 @@ impl DatabaseServer {
         arguments: &[&str],
         environment: Vec<(String, String)>,
     ) -> DatabaseServer {
+        let mut server = DatabaseServer::new(kind, arguments, environment).await;
+        server.initialize().await;
+        server.start_anywhere(&[]).await;
+        server
+    }
+
+    /// A server of a cluster, which it begins, or joins with nothing.
+    pub(super) async fn of_a_cluster(
+        arguments: &[&str],
+        environment: Vec<(String, String)>,
+        begins: bool,
+    ) -> DatabaseServer {
+        let mut server = DatabaseServer::new(Kind::MariaDb, arguments, environment).await;
+        server.is_of_a_cluster = true;
+        if begins {
+            server.initialize().await;
+            server.start_anywhere(&["--wsrep-new-cluster".into()]).await;
+        } else {
+            fs::create_dir(server.folder.path().join("data")).expect("a folder in the temporary folder");
+            server.start_anywhere(&[]).await;
+        }
+        server
+    }
+
+    /// A server that was not set up.
+    async fn new(kind: Kind, arguments: &[&str], environment: Vec<(String, String)>) -> DatabaseServer {
         let folder = temporary_folder(match kind {
             Kind::Sqlite => panic!("SQLite has no server"),
             Kind::MariaDb => "mariadb",
             Kind::MySql => "mysql",
         });
-        let mut server = DatabaseServer {
+        DatabaseServer {
             kind,
             program: available::program(kind).await,
             arguments: arguments.iter().map(ToString::to_string).collect(),
@@ -67,13 +95,15 @@ impl DatabaseServer {
             },
             process: None,
             folder,
+            is_of_a_cluster: false,
             users: Mutex::default(),
-        };
-        server.initialize().await;
-        while !server.try_start().await {
-            server.address.port = free_port();
         }
-        server
+    }
+
+    async fn start_anywhere(&mut self, more: &[String]) {
+        while !self.try_start(more).await {
+            self.address.port = free_port();
+        }
     }
 
     /// The server of this test process.
@@ -208,16 +238,43 @@ impl DatabaseServer {
     /// Starts it again after [`kill9`](Self::kill9) or [`stop`](Self::stop): same port, same data, same arguments.
     pub async fn start(&mut self) {
         assert!(self.process.is_none(), "the database server still runs");
-        assert!(self.try_start().await, "port {} was taken meanwhile", self.port());
+        let more = if self.is_of_a_cluster {
+            let place = self.place_in_the_cluster().await;
+            vec![format!("--wsrep-start-position={place}")]
+        } else {
+            Vec::new()
+        };
+        assert!(
+            self.try_start(&more).await,
+            "port {} was taken meanwhile",
+            self.port()
+        );
+        if self.is_of_a_cluster {
+            self.when_synced().await;
+        }
         let users = self.users.lock().expect("no panic under the lock").clone();
         for (user, password) in users {
             self.log_in_once(&user, &password).await;
         }
     }
 
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        let process = self.process.as_mut();
+        process.is_some_and(|process| process.exit_code().is_none())
+    }
+
+    /// Starts it again if it has ended by itself.
+    pub async fn start_if_it_ended(&mut self) {
+        if !self.is_running() {
+            self.process = None;
+            self.start().await;
+        }
+    }
+
     /// What the server writes about itself.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     fn running(&self) -> &Process {
@@ -279,42 +336,8 @@ impl DatabaseServer {
     }
 
     /// Starts the server and waits until it answers. False when somebody else took its port.
-    async fn try_start(&mut self) -> bool {
-        let folder = self.folder.path();
-        let path = |name: &str| folder.join(name).display().to_string();
-        let init = path("init.sql");
-        let password = &self.address.root_password;
-        // On one line each, and harmless when run again at the next start. A replica has a password of its own.
-        let root = format!(
-            "SET SESSION sql_log_bin = 0;\n\
-             CREATE USER IF NOT EXISTS root@`127.0.0.1` IDENTIFIED BY '{password}';\n\
-             ALTER USER root@`127.0.0.1` IDENTIFIED BY '{password}';\n\
-             GRANT ALL PRIVILEGES ON *.* TO root@`127.0.0.1` WITH GRANT OPTION;\n"
-        );
-        std::fs::write(&init, root).expect("the temporary folder takes files");
-        let mut process = Process::start(&self.program, |command| {
-            if self.kind == Kind::MariaDb {
-                command.args(["--no-defaults".into(), user_argument()]);
-            } else {
-                command.args(["--mysqlx=OFF", "--performance-schema=OFF", "--sync-binlog=1"]);
-            }
-            command
-                .arg(format!("--datadir={}", path("data")))
-                .arg(format!("--socket={}", path("socket")))
-                .arg(format!("--pid-file={}", path("pid")))
-                .arg(format!("--init-file={init}"))
-                .arg(format!("--port={}", self.address.port))
-                .args(["--bind-address=127.0.0.1", "--skip-name-resolve"])
-                .args([
-                    "--innodb-flush-log-at-trx-commit=1",
-                    "--innodb-buffer-pool-size=128M",
-                ])
-                .args(["--max-connections=1000", "--max-allowed-packet=64M"])
-                .args(&self.arguments)
-                .envs(self.environment.iter().map(|(name, value)| (name, value)));
-            self.at_home(command);
-        })
-        .await;
+    async fn try_start(&mut self, more: &[String]) -> bool {
+        let mut process = self.run(more).await;
         let begin = Instant::now();
         loop {
             match self.connect().await {
@@ -335,6 +358,46 @@ impl DatabaseServer {
         }
         self.process = Some(process);
         true
+    }
+
+    /// Runs the program with what the server gets, and more.
+    pub(super) async fn run(&self, more: &[String]) -> Process {
+        let folder = self.folder.path();
+        let path = |name: &str| folder.join(name).display().to_string();
+        let init = path("init.sql");
+        let password = &self.address.root_password;
+        // On one line each, and harmless when run again at the next start. A replica has a password of its own.
+        let root = format!(
+            "SET SESSION sql_log_bin = 0;\n\
+             CREATE USER IF NOT EXISTS root@`127.0.0.1` IDENTIFIED BY '{password}';\n\
+             ALTER USER root@`127.0.0.1` IDENTIFIED BY '{password}';\n\
+             GRANT ALL PRIVILEGES ON *.* TO root@`127.0.0.1` WITH GRANT OPTION;\n"
+        );
+        fs::write(&init, root).expect("the temporary folder takes files");
+        Process::start(&self.program, |command| {
+            if self.kind == Kind::MariaDb {
+                command.args(["--no-defaults".into(), user_argument()]);
+            } else {
+                command.args(["--mysqlx=OFF", "--performance-schema=OFF", "--sync-binlog=1"]);
+            }
+            command
+                .arg(format!("--datadir={}", path("data")))
+                .arg(format!("--socket={}", path("socket")))
+                .arg(format!("--pid-file={}", path("pid")))
+                .arg(format!("--init-file={init}"))
+                .arg(format!("--port={}", self.address.port))
+                .args(["--bind-address=127.0.0.1", "--skip-name-resolve"])
+                .args([
+                    "--innodb-flush-log-at-trx-commit=1",
+                    "--innodb-buffer-pool-size=128M",
+                ])
+                .args(["--max-connections=1000", "--max-allowed-packet=64M"])
+                .args(&self.arguments)
+                .args(more)
+                .envs(self.environment.iter().map(|(name, value)| (name, value)));
+            self.at_home(command);
+        })
+        .await
     }
 
     /// Output into its log, and temporary tables into its own folder: a MariaDB that starts clears away those of others
