@@ -137,21 +137,23 @@ test('a hole that history has too is told, and does not stop anything', async ()
   expect(watched.errors.map(({ code }) => code)).toEqual(['seq_hole']);
 });
 
-test('an event at or below the last position is not given again, whatever brings it', async () => {
+test('an event at or below the last position is not given again, and moves no cursor, whatever brings it', async () => {
   const given: number[] = [];
+  const reached: string[] = [];
   const pump = new Pump({
     message: (message) => void given.push(message._id),
     other: (event) => void given.push(event.position),
     lost: () => {},
     between: async () => [],
-    reached: () => {},
+    reached: ({ cursor }) => void reached.push(cursor),
     error: () => {},
   });
   pump.begin({ position: 3 });
   const event = (position: number) => ({ position, cursor: `e:${position}`, prev: '', type: 'x', conversation_id: 'a,b', actor_id: 'a', occurred_at: '' });
   for (const position of [1, 3, 4, 5, 4, 5, 6]) pump.push({ kind: 'event', event: event(position), cursor: `e:${position}` });
-  await until(() => given.at(-1) === 6, 'the last one is given');
+  await until(() => reached.at(-1) === 'e:6', 'the last one is given');
   expect(given).toEqual([4, 5, 6]);
+  expect(reached).toEqual(['e:3', 'e:4', 'e:5', 'e:5', 'e:6']);
 });
 
 test('the place is kept after the handlers are done, and it goes on from there in the next life', async () => {
