@@ -80,6 +80,7 @@ pub(crate) async fn send(
 
 /// Makes a log of so many messages and their history, by the database itself: conversations of 1,000 messages each
 /// between two users, `a0` and `b0`, `a1` and `b1`, …, which take turns, so that what belongs together lies far apart.
+/// Nothing is left to be done behind the log.
 pub(crate) async fn history(database: &Database, rows: usize) -> anyhow::Result<()> {
     prepared(database).await?;
     let conversations = rows / PER_CONVERSATION;
@@ -111,7 +112,7 @@ pub(crate) async fn history(database: &Database, rows: usize) -> anyhow::Result<
                 "INSERT INTO outbox (position, type, conversation_id, actor_id, command_key, command_hash, occurred_at,
                                      receiver_id, seq, received_after, content_type, content)
                  SELECT position, 'message.sent', pair + 1, CONCAT('a', pair), position, REPEAT('h', 32),
-                        second * 1000000, CONCAT('b', pair), number, 0, 'text/plain', REPEAT('x', {CONTENT})
+                        second * 1000000, CONCAT('b', pair), number, number - 1, 'text/plain', REPEAT('x', {CONTENT})
                  FROM ({numbered}) AS numbered"
             ))
             .await;
@@ -126,7 +127,8 @@ pub(crate) async fn history(database: &Database, rows: usize) -> anyhow::Result<
     }
     database
         .execute(&format!(
-            "UPDATE log_head SET position = {rows}, last_time = (SELECT MAX(occurred_at) FROM outbox) WHERE id = 1"
+            "UPDATE checkpoints SET position = {rows};
+             UPDATE log_head SET position = {rows}, last_time = (SELECT MAX(occurred_at) FROM outbox) WHERE id = 1"
         ))
         .await;
     Ok(())
