@@ -21,7 +21,6 @@ pub mod proxy;
 pub use client::{Client, Problem, Reply, ok, reply};
 pub use clock::another_clock;
 pub use databases::{Database, DatabaseServer, Kind};
-pub use disk::on_a_disk_that_may_be_full;
 pub use events::{Events, Frame, StalledEvents};
 pub use proxy::{CommitFault, Proxy};
 pub use server::{Outcome, Running, Server, run, run_alone, start_command};

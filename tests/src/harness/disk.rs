@@ -12,9 +12,10 @@ use super::guard::temporary_folder;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/harness/full_disk.c");
 
-/// The same environment of a process, and that its disk takes nothing more while there is a file of this name.
+/// The environment of a process whose disk takes nothing more while there is a file of this name, which may be relative
+/// to where it stands.
 pub fn on_a_disk_that_may_be_full(
-    full: &Path,
+    full: &str,
     mut environment: Vec<(String, String)>,
 ) -> Vec<(String, String)> {
     let library = library().display().to_string();
@@ -22,7 +23,7 @@ pub fn on_a_disk_that_may_be_full(
         Some((_, libraries)) => *libraries = format!("{libraries}:{library}"),
         None => environment.push(("LD_PRELOAD".into(), library)),
     }
-    environment.push(("FULL_DISK".into(), full.display().to_string()));
+    environment.push(("FULL_DISK".into(), full.into()));
     environment
 }
 

@@ -42,8 +42,6 @@ pub struct World {
     pub database: Database,
     /// What its server's clock is moved by, a MariaDB's.
     pub clock_of_the_database: PathBuf,
-    /// While it is there, the disk of the database server is full.
-    pub full_disk_of_the_database: PathBuf,
     /// What follows the database, and is there to take over; none where nothing does.
     pub standby: Option<(DatabaseServer, Database)>,
     /// The servers that commit together with the database's, each of which can take its place; none where it is alone.
@@ -376,9 +374,7 @@ impl World {
             Fault::RestartDatabase => self.server().stop().await,
             Fault::FreezeDatabase => self.server().sigstop(),
             Fault::ReadOnlyDatabase => self.server().execute("SET GLOBAL read_only = 1").await,
-            Fault::FullDatabaseDisk => {
-                fs::write(&self.full_disk_of_the_database, "").expect("this disk takes files");
-            }
+            Fault::FullDatabaseDisk => self.server().fill_disk(true),
             Fault::MoveDatabaseClock(seconds) => set_clock(&self.clock_of_the_database, seconds),
             Fault::Restore => self.dump = self.database.dump().await,
             Fault::FailOver(replication) => self.prepare_to_fail_over(replication).await,
@@ -404,7 +400,7 @@ impl World {
             Fault::FreezeDatabase => self.server().sigcont(),
             Fault::ReadOnlyDatabase => self.server().execute("SET GLOBAL read_only = 0").await,
             Fault::FullDatabaseDisk => {
-                fs::remove_file(&self.full_disk_of_the_database).expect("it is there");
+                self.server().fill_disk(false);
                 // MySQL looks again whether there is space after a minute.
                 if self.kind == Kind::MySql && self.server().is_running() {
                     self.server().kill9().await;

@@ -24,10 +24,7 @@ use super::{
     reading::Reader,
     workload::{self, CONTENT_LIMIT, Crowd, Doors},
 };
-use crate::{
-    Database, DatabaseServer, Kind, Proxy, Server, another_clock, guard::temporary_folder,
-    on_a_disk_that_may_be_full,
-};
+use crate::{Database, DatabaseServer, Kind, Proxy, Server, another_clock, guard::temporary_folder};
 
 /// What is to be run.
 #[derive(Clone, Debug)]
@@ -280,7 +277,6 @@ pub async fn run(plan: &Plan) -> Findings {
 async fn build(plan: &Plan, history: History, folder: &Path) -> World {
     let clock_of_the_database = folder.join("clock-of-the-database");
     set_clock(&clock_of_the_database, 0);
-    let full_disk_of_the_database = folder.join("full-disk-of-the-database");
     let mut cluster = Vec::new();
     let database_server = match plan.kind {
         Kind::Sqlite => None,
@@ -295,7 +291,7 @@ async fn build(plan: &Plan, history: History, folder: &Path) -> World {
                 Kind::MariaDb => moved_by(&clock_of_the_database),
                 _ => Vec::new(),
             };
-            let environment = on_a_disk_that_may_be_full(&full_disk_of_the_database, environment);
+            let environment = DatabaseServer::on_a_disk_that_may_be_full(environment);
             Some(if plan.standby {
                 DatabaseServer::to_be_followed(kind, &arguments, environment).await
             } else {
@@ -338,7 +334,6 @@ async fn build(plan: &Plan, history: History, folder: &Path) -> World {
         standby,
         others,
         clock_of_the_database,
-        full_disk_of_the_database,
         nodes,
         database_server,
         database,

@@ -18,11 +18,14 @@ use tokio::sync::OnceCell;
 
 use super::{Database, GRANTS, Kind, Place, available};
 use crate::harness::{
+    disk::on_a_disk_that_may_be_full,
     guard::{Process, temporary_folder},
     wait::{free_port, random_name},
 };
 
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// In its folder, while its disk is full.
+const FULL_DISK: &str = "full-disk";
 
 /// A private MariaDB or MySQL server: its folder, its port, and its process while it runs.
 #[derive(Debug)]
@@ -35,7 +38,7 @@ pub struct DatabaseServer {
     address: Address,
     // Before the folder, so that the process is gone when the folder goes.
     process: Option<Process>,
-    pub(super) folder: TempDir,
+    folder: TempDir,
     /// It begins where it stands in the log of its cluster, and is there when it has what the others have.
     is_of_a_cluster: bool,
     users: Mutex<Vec<(String, String)>>,
@@ -104,6 +107,23 @@ impl DatabaseServer {
         while !self.try_start(more).await {
             self.address.port = free_port();
         }
+    }
+
+    /// The environment of a server that [`fill_disk`](Self::fill_disk) does something to, and of those that follow it.
+    pub fn on_a_disk_that_may_be_full(environment: Vec<(String, String)>) -> Vec<(String, String)> {
+        // Each stands in its data folder.
+        on_a_disk_that_may_be_full(&format!("../{FULL_DISK}"), environment)
+    }
+
+    /// Whether its disk takes nothing more.
+    pub fn fill_disk(&self, is_full: bool) {
+        let file = self.folder.path().join(FULL_DISK);
+        let done = if is_full {
+            fs::write(file, "")
+        } else {
+            fs::remove_file(file)
+        };
+        done.expect("the disk of the test is not full");
     }
 
     /// The server of this test process.
