@@ -640,7 +640,10 @@ on_database_servers! {
             assert!(killed_at(&database, &["migrate", "up"], &point).await, "{}", point.name);
             let cancelled = Point::row("it is being cancelled", "SELECT COUNT(*) FROM adoption WHERE state = 'cancelling'".into());
             killed_at(&database, &["migrate", "down"], &cancelled).await;
-            goes(&database, &["down"]).await;
+            // Else it was done before it was killed.
+            if Point::table("it is half cancelled", "adoption").is_reached(&database).await {
+                goes(&database, &["down"]).await;
+            }
             assert_eq!(differing(&database, "messages", i64::MAX).await, 0);
             assert_eq!(definition(&database).await, before);
             assert_eq!(schema(&database).await.len(), 2);

@@ -134,7 +134,9 @@ impl DatabaseServer {
     async fn of_the_replica(&self, column: &str) -> String {
         let mut root = self.connect().await.expect("root connects");
         let row = sqlx::query("SHOW SLAVE STATUS").fetch_one(&mut root).await;
-        row.expect("it is a replica").get(column)
+        // Between two states it is in none.
+        let value: Option<String> = row.expect("it is a replica").get(column);
+        value.unwrap_or_default()
     }
 
     async fn text(&self, select: &str) -> String {
