@@ -401,8 +401,9 @@ impl World {
             Fault::ReadOnlyDatabase => self.server().execute("SET GLOBAL read_only = 0").await,
             Fault::FullDatabaseDisk => {
                 self.server().fill_disk(false);
-                // MySQL looks again whether there is space after a minute.
-                if self.kind == Kind::MySql && self.server().is_running() {
+                // Whoever waits at a binary log looks again after a minute.
+                let has_binary_log = self.kind == Kind::MySql || self.standby.is_some();
+                if has_binary_log && self.server().is_running() {
                     self.server().kill9().await;
                     self.server().start().await;
                 }
