@@ -310,6 +310,10 @@ class Connected implements api.Chat {
 
   async #message(message: api.Message, event: WireEvent): Promise<void> {
     if (event.key !== undefined && event.actor_id === this.userId) this.#queue.seen(event.key, message);
+    // Whoever writes has read what is before it, and no receipt says so.
+    const { conversation_id, sender_id, seq } = message;
+    this.#marks.move(conversation_id, sender_id, seq, seq);
+    this.#queue.marked(conversation_id, sender_id, seq, seq);
     await this.#emit('message', message, event);
     this.#acknowledge(message);
   }

@@ -179,8 +179,8 @@ export interface Draft {
 }
 
 /**
- * `pending` until the server has it; `sent` then; `delivered` and `read` once the receiver says so; `failed` if it was
- * refused for good: `retry` or `discard` it.
+ * `pending` until the server has it; `sent` then; `delivered` and `read` once the receiver says so, or
+ * answers; `failed` if it was refused for good: `retry` or `discard` it.
  */
 export type OutgoingState = 'pending' | 'sent' | 'delivered' | 'read' | 'failed';
 

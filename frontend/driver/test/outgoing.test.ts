@@ -195,6 +195,18 @@ test.each(TRANSPORTS)('bytes arrive as they were, both ways, over %s', async (ru
   expect(server.commands.map(({ payload }) => payload['content_type'])).toEqual(['image/png', 'image/gif', undefined]);
 });
 
+test('whoever answers has read what was before the answer', async () => {
+  const server = await scripted();
+  const watched = observe(server, { after: 'e:0' });
+  const one = watched.chat.send({ to: 'bob', text: 'one' });
+  const sent = await one.sent;
+  server.message('an answer');
+  await until(() => one.state === 'read', 'it is read');
+  expect(watched.chat.stateOf(sent)).toBe('read');
+  const two = watched.chat.send({ to: 'bob', text: 'two' });
+  expect(watched.chat.stateOf(await two.sent)).toBe('sent');
+});
+
 test('pending, sent, delivered, read', async () => {
   const server = await scripted();
   const watched = observe(server, { after: 'e:0' });

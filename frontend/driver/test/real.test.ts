@@ -111,7 +111,7 @@ test.each(NETWORKS)('where %s', async (_, rules, rung) => {
     expect(Buffer.compare(messages[0]!.data!, bytes)).toBe(0);
     expect(messages[1]!.text).toBe('hi');
   }
-  await until(() => alice.chat.stateOf(sent) === 'delivered', 'it is delivered');
+  await until(() => alice.chat.stateOf(sent) === 'read', 'it is read, for it was answered');
 
   // Unblocked, it goes back up, and loses nothing on the way.
   proxy.rules = {};
