@@ -311,9 +311,7 @@ class Connected implements api.Chat {
   async #message(message: api.Message, event: WireEvent): Promise<void> {
     if (event.key !== undefined && event.actor_id === this.userId) this.#queue.seen(event.key, message);
     // Whoever writes has read what is before it, and no receipt says so.
-    const { conversation_id, sender_id, seq } = message;
-    this.#marks.move(conversation_id, sender_id, seq, seq);
-    this.#queue.marked(conversation_id, sender_id, seq, seq);
+    this.#mark(message.conversation_id, message.sender_id, message.seq, message.seq);
     await this.#emit('message', message, event);
     this.#acknowledge(message);
   }
@@ -328,9 +326,14 @@ class Connected implements api.Chat {
     if ((type !== 'receipt.received' && type !== 'receipt.read') || !up_to) return undefined;
     const kind = type === 'receipt.read' ? 'read' : 'received';
     const receipt: api.Receipt = { type: kind, conversation_id, user_id: actor_id, up_to };
-    this.#marks.receipt(receipt);
-    this.#queue.marked(conversation_id, actor_id, up_to.seq, kind === 'read' ? up_to.seq : 0);
+    this.#mark(conversation_id, actor_id, up_to.seq, kind === 'read' ? up_to.seq : 0);
     return this.#emit('receipt', receipt, event);
+  }
+
+  /** Somebody has received, and read, up to a `seq`. */
+  #mark(conversation_id: string, user_id: string, received: number, read: number): void {
+    this.#marks.move(conversation_id, user_id, received, read);
+    this.#queue.marked(conversation_id, user_id, received, read);
   }
 
   async #lost({ reason, oldest }: Pick<Lost, 'reason' | 'oldest'>): Promise<void> {

@@ -1,5 +1,5 @@
 /** How far everybody has received and read, as far as was seen. */
-import type { Conversation, Message, Receipt } from './types.js';
+import type { Conversation, Message } from './types.js';
 
 /** Conversations whose marks are kept, those that moved last. */
 const CONVERSATIONS = 10_000;
@@ -16,10 +16,6 @@ export class MarkBook {
     this.#marks.delete(conversation_id);
     this.#marks.set(conversation_id, users);
     if (this.#marks.size > CONVERSATIONS) this.#marks.delete(this.#marks.keys().next().value!);
-  }
-
-  receipt({ conversation_id, user_id, type, up_to }: Receipt): void {
-    this.move(conversation_id, user_id, up_to.seq, type === 'read' ? up_to.seq : 0);
   }
 
   conversation({ conversation_id, participants }: Conversation): void {
