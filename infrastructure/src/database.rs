@@ -241,6 +241,7 @@ impl Database {
                 let pool = sqlx::sqlite::SqlitePoolOptions::new()
                     .max_connections(connections)
                     .acquire_timeout(ACQUIRE_TIMEOUT)
+                    .test_before_acquire(false)
                     // A COMMIT that fails, on a disk that is full, rolls back by itself, and the ROLLBACK after it finds
                     // nothing: sqlx takes the transaction for open, makes a savepoint of the next one, and the
                     // connection reads the moment of that savepoint for ever.
@@ -257,6 +258,7 @@ impl Database {
                 let pool = sqlx::mysql::MySqlPoolOptions::new()
                     .max_connections(connections)
                     .acquire_timeout(ACQUIRE_TIMEOUT)
+                    .test_before_acquire(false)
                     // The marks and the head that a page is bounded by must be as fresh as the statement.
                     .after_connect({
                         let primary = primary.clone();
@@ -271,9 +273,14 @@ impl Database {
                     })
                     .before_acquire({
                         let primary = primary.clone();
-                        move |_, of| {
+                        move |connection, of| {
                             let outdated = primary.is_outdated(of.age);
-                            Box::pin(async move { Ok(!outdated) })
+                            Box::pin(async move {
+                                if !outdated && of.idle_for > TESTED_FOR {
+                                    sqlx::Connection::ping(connection).await?;
+                                }
+                                Ok(!outdated)
+                            })
                         }
                     })
                     .connect_with(options.as_ref().clone())
@@ -304,6 +311,9 @@ impl Database {
 
 /// How long a read waits for a connection of the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long it needs no test that a connection is good: the pool tests each one when it comes back.
+const TESTED_FOR: Duration = Duration::from_secs(1);
 
 pub(crate) async fn server_version(pool: &DatabaseConnection) -> Result<String, DbErr> {
     let row = pool

@@ -12,7 +12,7 @@ use sea_orm::{
     DbErr, QueryResult,
     sqlx::{
         self, AssertSqlSafe, Connection, Either,
-        mysql::{MySqlConnection, MySqlDatabaseError},
+        mysql::{MySqlArguments, MySqlConnection, MySqlDatabaseError},
         sqlite::SqliteConnection,
     },
 };
@@ -130,6 +130,15 @@ impl Session {
         };
         run.await.map_err(classify)?;
         Ok(rows)
+    }
+
+    /// Runs one statement on a server that is prepared the first time, with its values.
+    pub async fn run_prepared(&mut self, sql: String, values: MySqlArguments) -> Result<(), SessionError> {
+        let Inner::Server(connection) = &mut self.connection else {
+            return Err(SessionError::Away(sqlx::Error::Protocol("not a server".into())));
+        };
+        let run = sqlx::query_with(AssertSqlSafe(sql), values).execute(connection);
+        run.await.map(drop).map_err(classify)
     }
 
     /// Breaks the silence.

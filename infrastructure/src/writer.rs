@@ -450,7 +450,7 @@ impl Writer {
         if self.looks_up_keys() {
             return None;
         }
-        transaction::foresee(self.flavor, &mut self.memory, part)
+        transaction::foresee(self.flavor, &mut self.memory, part, self.options.batch_commands)
     }
 
     fn looks_up_keys(&self) -> bool {
