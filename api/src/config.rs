@@ -126,7 +126,7 @@ pub struct Options {
         global = true,
         env = "CHAT_BATCH_COMMANDS",
         value_name = "COUNT",
-        default_value_t = 256
+        default_value_t = 1000
     )]
     pub batch_commands: usize,
 

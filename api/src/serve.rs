@@ -21,7 +21,13 @@ use chat_infrastructure::{
     writer::{GroupCommit, Status, WriterOptions},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, signal::unix, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    signal::unix,
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -306,9 +312,21 @@ async fn start_admin(
     }))
 }
 
+/// How many connections may wait to be accepted, as far as the system lets them (`net.core.somaxconn`): whoever finds no
+/// place tries again after a second, and after more.
+const BACKLOG: u32 = 65_535;
+
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
-    listener.with_context(|| format!("{address} cannot be listened on"))
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let listening = socket.and_then(|socket| {
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    });
+    listening.with_context(|| format!("{address} cannot be listened on"))
 }
 
 /// Keeps readiness true to what the writer and the tail say of themselves.

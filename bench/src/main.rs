@@ -69,7 +69,7 @@ async fn main() -> anyhow::Result<()> {
     if let Some(Command::Peer { bare }) = arguments.command {
         return peer::serve(bare).await;
     }
-    let mariadb = DatabaseServer::dedicated(Kind::MariaDb, &["--innodb-buffer-pool-size=1G"]).await;
+    let mariadb = DatabaseServer::dedicated(Kind::MariaDb, &[&half_of_the_memory()]).await;
     let mut setting = Setting {
         mariadb,
         size: if arguments.full { Size::Full } else { Size::Quick },
@@ -99,6 +99,22 @@ async fn main() -> anyhow::Result<()> {
         }?;
     }
     setting.report.finish(&arguments.out)
+}
+
+/// For the buffer pool, as operators are told to do. 1 GiB where it is not known.
+fn half_of_the_memory() -> String {
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kilobytes = memory.lines().find_map(|line| {
+        line.strip_prefix("MemTotal:")?
+            .strip_suffix("kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    format!(
+        "--innodb-buffer-pool-size={}K",
+        kilobytes.map_or(1 << 20, |all| all / 2)
+    )
 }
 
 /// The machine, and the versions of what runs.

@@ -6,13 +6,15 @@ mod tls;
 use std::{fs::File, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement,
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement,
     sqlx::{
         self, ConnectOptions,
         mysql::MySqlConnectOptions,
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
     },
 };
+
+use tracing::Instrument;
 
 use crate::primary::Primary;
 
@@ -211,6 +213,8 @@ pub struct Database {
     pub location: Location,
     pub flavor: Flavor,
     pub pool: DatabaseConnection,
+    /// How many the pool has at most.
+    pub connections: usize,
     pub primary: Arc<Primary>,
 }
 
@@ -295,8 +299,35 @@ impl Database {
             location,
             flavor,
             pool,
+            connections: connections as usize,
             primary,
         })
+    }
+
+    /// The rows of a read.
+    pub(crate) async fn query_all(&self, read: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.to_the_end(|pool| async move { pool.query_all_raw(read).await })
+            .await
+    }
+
+    pub(crate) async fn query_one(&self, read: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.to_the_end(|pool| async move { pool.query_one_raw(read).await })
+            .await
+    }
+
+    /// Reads to the end, whether or not somebody still waits for it: a connection whose query was given up half-way can
+    /// answer the next one with what is left of it.
+    pub(crate) async fn to_the_end<T: Send + 'static, R>(
+        &self,
+        read: impl FnOnce(DatabaseConnection) -> R,
+    ) -> Result<T, DbErr>
+    where
+        R: Future<Output = Result<T, DbErr>> + Send + 'static,
+    {
+        let reading = tokio::spawn(read(self.pool.clone()).in_current_span());
+        reading
+            .await
+            .unwrap_or_else(|ended| Err(DbErr::Custom(ended.to_string())))
     }
 
     /// A statement with its values, for the pool's kind of database.

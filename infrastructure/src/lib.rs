@@ -15,6 +15,7 @@ pub mod session;
 pub mod primary;
 mod sql;
 mod rows;
+mod shared_read;
 pub mod entities;
 pub mod metrics;
 pub mod writer;

@@ -4,46 +4,57 @@
 //! something new for it. One read looks at the whole rest of the log first: for most readers that is little, and the
 //! read ends there. Where it is more than a page, windows follow whose width adapts to how many events they held.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chat_domain::{
     Position,
-    cursor::Epoch,
     event::Recorded,
     facts::Participant,
     ids::UserId,
     ports::{EpochEnd, Head, Outbox, Page, PageLimit, PageRange, Reader, StoreError},
 };
-use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+use sea_orm::{DbErr, QueryResult, Value};
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     database::Database,
-    epoch,
+    epoch::epoch_of,
     rows::{self, unavailable},
+    shared_read::SharedRead,
     sql::{self, Index},
 };
 
 #[derive(Clone)]
 pub struct SqlOutbox {
     database: Database,
+    /// Whoever comes back asks for it, and all may come back at once.
+    heads: Arc<SharedRead<Result<Head, DbErr>>>,
+    /// Of those who come back, so many read at a time, in the order in which they came: the others need connections too,
+    /// and a wait in the pool has an end.
+    turns: Arc<Semaphore>,
 }
 
 impl SqlOutbox {
     pub fn new(database: Database) -> Self {
-        Self { database }
+        Self {
+            turns: Arc::new(Semaphore::new(database.connections.div_ceil(2))),
+            database,
+            heads: Arc::default(),
+        }
     }
 
     /// What may be seen of each of the user's conversations that has events after a position, by their numbers.
     async fn conversations(&self, user: &UserId, after: Position) -> Result<Vec<(i64, Participant)>, DbErr> {
-        let select = "SELECT p.conversation_id, p.from_position, p.to_position FROM participants p \
-             JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = ? AND c.last_position > ? \
-             ORDER BY p.conversation_id";
+        let select = format!(
+            "SELECT p.conversation_id, p.from_position, p.to_position FROM participants p {} conversations c \
+             ON c.id = p.conversation_id WHERE p.user_id = ? AND c.last_position > ? ORDER BY p.conversation_id",
+            self.database.flavor.ordered_join(),
+        );
         let values = [user.as_str().into(), after.into()];
         let rows = self
             .database
-            .pool
-            .query_all_raw(self.database.statement(select, values))
+            .query_all(self.database.statement(select, values))
             .await?;
         let read = |row: &QueryResult| {
             let participant = Participant {
@@ -66,16 +77,16 @@ impl SqlOutbox {
     ) -> Result<Vec<QueryResult>, DbErr> {
         let mut rows = Vec::new();
         for chunk in conversations.chunks(CONVERSATIONS_IN_A_READ) {
-            let ids = sql::list(chunk.iter().map(|(id, _)| id));
+            let (ids, mut values) = sql::padded(chunk.iter().map(|(id, _)| *id));
             let select = format!(
                 "SELECT {} FROM outbox o {} WHERE o.conversation_id IN ({ids}) AND o.position > ? \
-                 AND o.position <= ? LIMIT {}",
+                 AND o.position <= ? LIMIT ?",
                 rows::selected(),
                 self.database.flavor.force_index(Index::OutboxConversation),
-                most - rows.len(),
             );
-            let statement = self.database.statement(select, [after.into(), up_to.into()]);
-            rows.extend(self.database.pool.query_all_raw(statement).await?);
+            values.extend([after, up_to, (most - rows.len()) as i64].map(Value::from));
+            let statement = self.database.statement(select, values);
+            rows.extend(self.database.query_all(statement).await?);
             if rows.len() >= most {
                 break;
             }
@@ -99,8 +110,7 @@ impl SqlOutbox {
         );
         let values = [after.into(), up_to.into(), user.as_str().into()];
         self.database
-            .pool
-            .query_all_raw(self.database.statement(select, values))
+            .query_all(self.database.statement(select, values))
             .await
     }
 
@@ -111,12 +121,14 @@ impl SqlOutbox {
         most: usize,
     ) -> Result<Vec<QueryResult>, DbErr> {
         let select = format!(
-            "SELECT {} FROM outbox o {} WHERE o.position > ? AND o.position <= ? ORDER BY o.position LIMIT {most}",
+            "SELECT {} FROM outbox o {} WHERE o.position > ? AND o.position <= ? ORDER BY o.position LIMIT ?",
             rows::selected(),
             self.database.flavor.force_index(Index::OutboxPosition),
         );
-        let statement = self.database.statement(select, [after.into(), up_to.into()]);
-        self.database.pool.query_all_raw(statement).await
+        let values = [after, up_to, most as i64].map(Value::from);
+        self.database
+            .query_all(self.database.statement(select, values))
+            .await
     }
 
     /// A page of the whole log: what is looked at is what is in it.
@@ -206,27 +218,31 @@ impl SqlOutbox {
     }
 }
 
+/// Others wait for the same read, and one connection may be dead without a word.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
+
 /// Bounds the text of one statement.
 const CONVERSATIONS_IN_A_READ: usize = 500;
 
 #[async_trait]
 impl Outbox for SqlOutbox {
     async fn head(&self) -> Result<Head, StoreError> {
-        let primary = &self.database.primary;
-        let seen = primary.seen();
-        let head = read_head(&self.database).await?;
-        primary.read(seen.as_ref(), &head.cursor());
-        Ok(head)
+        let read = async {
+            let primary = &self.database.primary;
+            let seen = primary.seen();
+            let head = timeout(HEAD_LIMIT, read_head(&self.database)).await;
+            let head = head.map_err(|_| DbErr::Custom("the head was not read in time".into()))??;
+            primary.read(seen.as_ref(), &head.cursor());
+            Ok(head)
+        };
+        self.heads.get(read).await.map_err(unavailable)
     }
 
     async fn earlier_epochs(&self) -> Result<Vec<EpochEnd>, StoreError> {
         let select = "SELECT epoch, last_position FROM epochs ORDER BY last_position, switched_at";
-        let rows = self
-            .database
-            .pool
-            .query_all_raw(self.database.statement(select, []))
-            .await;
-        rows.map_err(unavailable)?.iter().map(epoch_end_of).collect()
+        let rows = self.database.query_all(self.database.statement(select, [])).await;
+        let ends: Result<_, _> = rows.map_err(unavailable)?.iter().map(epoch_end_of).collect();
+        ends.map_err(unavailable)
     }
 
     async fn read_after(&self, after: Position, limit: PageLimit) -> Result<Vec<Arc<Recorded>>, StoreError> {
@@ -235,6 +251,8 @@ impl Outbox for SqlOutbox {
     }
 
     async fn page(&self, reader: &Reader, range: PageRange, limit: PageLimit) -> Result<Page, StoreError> {
+        // Never closed.
+        let _turn = self.turns.acquire().await;
         match reader {
             Reader::User(user) => self.read_page(user, range, limit).await,
             Reader::Everything => self.read_everything(range, limit).await,
@@ -243,18 +261,14 @@ impl Outbox for SqlOutbox {
 }
 
 /// Reads the head as a statement of its own: what it says is proven for every statement after it.
-pub(crate) async fn read_head(database: &Database) -> Result<Head, StoreError> {
+pub(crate) async fn read_head(database: &Database) -> Result<Head, DbErr> {
     let select = "SELECT epoch, position, floor, oldest FROM log_head WHERE id = 1";
-    let row = database
-        .pool
-        .query_one_raw(database.statement(select, []))
-        .await
-        .map_err(unavailable)?;
-    head_of(&row.ok_or_else(|| unavailable(DbErr::RecordNotFound("log_head".into())))?)
+    let row = database.query_one(database.statement(select, [])).await?;
+    head_of(&row.ok_or_else(|| DbErr::RecordNotFound("log_head".into()))?)
 }
 
-pub(crate) fn head_of(row: &QueryResult) -> Result<Head, StoreError> {
-    let number = |column| row.try_get::<Position>("", column).map_err(unavailable);
+pub(crate) fn head_of(row: &QueryResult) -> Result<Head, DbErr> {
+    let number = |column| row.try_get::<Position>("", column);
     Ok(Head {
         epoch: epoch_of(row)?,
         position: number("position")?,
@@ -263,14 +277,9 @@ pub(crate) fn head_of(row: &QueryResult) -> Result<Head, StoreError> {
     })
 }
 
-pub(crate) fn epoch_end_of(row: &QueryResult) -> Result<EpochEnd, StoreError> {
-    let last_position = row.try_get("", "last_position").map_err(unavailable)?;
+pub(crate) fn epoch_end_of(row: &QueryResult) -> Result<EpochEnd, DbErr> {
     Ok(EpochEnd {
         epoch: epoch_of(row)?,
-        last_position,
+        last_position: row.try_get("", "last_position")?,
     })
-}
-
-fn epoch_of(row: &QueryResult) -> Result<Epoch, StoreError> {
-    epoch::epoch_of(row).map_err(unavailable)
 }

@@ -12,7 +12,7 @@ use chat_domain::{
     ports::{PageLimit, StoreError},
 };
 use sea_orm::{
-    ConnectionTrait, DbErr, QueryResult,
+    DbErr, QueryResult,
     sqlx::{Arguments, mysql::MySqlArguments},
 };
 
@@ -90,6 +90,9 @@ pub(crate) fn insert_messages(flavor: Flavor, messages: usize) -> String {
     let rows = sql::list(std::iter::repeat_n(row, messages));
     format!("INSERT INTO outbox ({MESSAGE_COLUMNS}) VALUES {rows}")
 }
+
+/// So many messages at most, for a statement takes 65,535 values.
+pub(crate) const MOST_BOUND: usize = u16::MAX as usize / 10;
 
 /// The values of messages; `None` unless all of them are that, and from their senders' own hands.
 pub(crate) fn bind_messages(recorded: &[Arc<Recorded>]) -> Option<MySqlArguments> {
@@ -236,15 +239,11 @@ pub(crate) async fn fetch_bodies(
         .collect();
     let mut bodies = HashMap::new();
     if !left.is_empty() {
-        let positions = sql::list(left.iter().map(|(position, _)| position));
+        let (positions, values) = sql::padded(left.iter().map(|(position, _)| *position));
         let select = format!(
             "SELECT {key} AS position, {column} AS content FROM {table} WHERE {key} IN ({positions})"
         );
-        for row in database
-            .pool
-            .query_all_raw(database.statement(select, []))
-            .await?
-        {
+        for row in database.query_all(database.statement(select, values)).await? {
             let content: Option<Vec<u8>> = row.try_get("", "content")?;
             bodies.extend(
                 content

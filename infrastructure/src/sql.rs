@@ -6,6 +6,7 @@
 use std::fmt::{self, Write};
 
 use chat_domain::ids::{ConversationId, UserId};
+use sea_orm::Value;
 
 use crate::database::Flavor;
 
@@ -121,6 +122,19 @@ pub(crate) fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> Strin
     joined
 }
 
+/// The places of a list of numbers, and what stands there: the last number again up to the next power of two.
+///
+/// So there are few texts of a statement, each of which is prepared once. A text for each list would fill the cache of
+/// prepared statements, and the server is told of each one that leaves it, by a message without an answer: what follows
+/// waits for the server's delayed acknowledgement, 40 ms, as sqlx does not set TCP_NODELAY.
+pub(crate) fn padded(numbers: impl IntoIterator<Item = i64>) -> (String, Vec<Value>) {
+    let mut values: Vec<Value> = numbers.into_iter().map(Value::from).collect();
+    if let Some(last) = values.last().cloned() {
+        values.resize(values.len().next_power_of_two(), last);
+    }
+    (list(std::iter::repeat_n('?', values.len())), values)
+}
+
 impl Flavor {
     /// The database's clock in microseconds since the Unix epoch, read when the row is written, not when the
     /// statement began: it may have waited for the lock in between.
@@ -138,21 +152,28 @@ impl Flavor {
         }
     }
 
-    /// Reads the time that was drawn into the head.
-    pub(crate) fn read_drawn_time(self) -> &'static str {
+    /// Keeps the time that was drawn into the head, where it has to be kept.
+    pub(crate) fn keep_drawn_time(self) -> &'static str {
         match self {
-            Self::Sqlite => "SELECT last_time FROM log_head WHERE id = 1",
-            Self::MariaDb => "SELECT @now := last_time AS last_time FROM log_head WHERE id = 1",
-            // It will not take the other form for ever.
-            Self::MySql => "SELECT last_time INTO @now FROM log_head WHERE id = 1; SELECT @now AS last_time",
+            Self::Sqlite => "",
+            Self::MariaDb | Self::MySql => "; SELECT last_time INTO @now FROM log_head WHERE id = 1",
         }
     }
 
-    /// That time as a value, after it was read.
+    /// That time as a value.
     pub(crate) fn drawn_time(self) -> &'static str {
         match self {
             Self::Sqlite => "(SELECT last_time FROM log_head WHERE id = 1)",
             Self::MariaDb | Self::MySql => "@now",
+        }
+    }
+
+    /// Statements that are answered together. MariaDB answers each by a packet of its own otherwise, and whoever waits
+    /// for the last one is woken for each.
+    pub(crate) fn together(self, statements: &str) -> String {
+        match self {
+            Self::MariaDb => format!("BEGIN NOT ATOMIC {statements}; END"),
+            Self::MySql | Self::Sqlite => statements.to_owned(),
         }
     }
 
@@ -246,6 +267,15 @@ mod tests {
             text(Flavor::MySql, "\\' OR 1=1 --").to_string(),
             "'\\\\'' OR 1=1 --'"
         );
+    }
+
+    #[test]
+    fn lists_of_many_lengths_have_few_texts() {
+        let (places, values) = padded([7, 8, 9]);
+        assert_eq!(places, "?,?,?,?");
+        assert_eq!(values, [7, 8, 9, 9].map(Value::from));
+        let texts: std::collections::HashSet<_> = (1..=500).map(|n| padded(0..n).0).collect();
+        assert_eq!(texts.len(), 10);
     }
 
     #[test]

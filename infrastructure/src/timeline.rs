@@ -18,7 +18,7 @@ use chat_domain::{
     ports::{Head, PageLimit, StoreError, Timeline},
     views::{ConversationPage, ConversationView, Message, MessagePage, MessageRange, Order, ParticipantView},
 };
-use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QueryResult, Value};
+use sea_orm::{DbErr, EntityTrait, QueryResult, Value};
 
 use crate::{
     database::Database,
@@ -55,8 +55,7 @@ impl SqlTimeline {
         values: impl IntoIterator<Item = Value>,
     ) -> Result<Vec<QueryResult>, DbErr> {
         self.database
-            .pool
-            .query_all_raw(self.database.statement(sql, values))
+            .query_all(self.database.statement(sql, values))
             .await
     }
 
@@ -66,8 +65,7 @@ impl SqlTimeline {
         values: impl IntoIterator<Item = Value>,
     ) -> Result<Option<QueryResult>, DbErr> {
         self.database
-            .pool
-            .query_one_raw(self.database.statement(sql, values))
+            .query_one(self.database.statement(sql, values))
             .await
     }
 
@@ -265,12 +263,12 @@ impl SqlTimeline {
         };
         let select = format!(
             "SELECT {} FROM messages m {} WHERE m.conversation_id = ? AND ({}) \
-             ORDER BY m.seq {direction} LIMIT {}",
+             ORDER BY m.seq {direction} LIMIT ?",
             message_columns(),
             self.database.flavor.force_index(Index::MessagesSeq),
             ranges.join(" OR "),
-            range.limit + 1,
         );
+        values.push((range.limit as i64 + 1).into());
         let rows = self.all(select, values).await?;
         let limit = PageLimit {
             events: range.limit,
@@ -282,7 +280,8 @@ impl SqlTimeline {
     }
 
     async fn read_message(&self, user: &UserId, id: Position) -> Result<Option<Message>, DbErr> {
-        let Some(mut row) = messages::Entity::find_by_id(id).one(&self.database.pool).await? else {
+        let read = |pool| async move { messages::Entity::find_by_id(id).one(&pool).await };
+        let Some(mut row) = self.database.to_the_end(read).await? else {
             return Ok(None);
         };
         let mine = self
@@ -302,12 +301,13 @@ impl SqlTimeline {
         limit: usize,
     ) -> Result<(Vec<ConversationView>, Option<Position>), DbErr> {
         let select = format!(
-            "SELECT c.id, c.name, c.seq, c.last_message_id, p.read_seq FROM participants p \
-             JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = ? AND c.last_message_id < ? \
-             ORDER BY c.last_message_id DESC LIMIT {}",
-            limit + 1
+            "SELECT c.id, c.name, c.seq, c.last_message_id, p.read_seq FROM participants p {} conversations c \
+             ON c.id = p.conversation_id WHERE p.user_id = ? AND c.last_message_id < ? \
+             ORDER BY c.last_message_id DESC LIMIT ?",
+            self.database.flavor.ordered_join(),
         );
-        let values = [user.as_str().into(), before.unwrap_or(Position::MAX).into()];
+        let before = before.unwrap_or(Position::MAX);
+        let values = [user.as_str().into(), before.into(), (limit as i64 + 1).into()];
         let rows = self.all(select, values).await?;
         let more = rows.len() > limit;
         let rows = &rows[..rows.len().min(limit)];
@@ -344,13 +344,13 @@ impl SqlTimeline {
 
     /// The participants of conversations, sorted by user id.
     async fn members(&self, numbers: &[i64]) -> Result<HashMap<i64, Vec<ParticipantView>>, DbErr> {
+        let (places, values) = sql::padded(numbers.iter().copied());
         let select = format!(
             "SELECT conversation_id, user_id, received_seq, read_seq FROM participants \
-             WHERE conversation_id IN ({}) ORDER BY user_id",
-            sql::list(numbers)
+             WHERE conversation_id IN ({places}) ORDER BY user_id"
         );
         let mut members = HashMap::<i64, Vec<ParticipantView>>::new();
-        for row in self.all(select, []).await? {
+        for row in self.all(select, values).await? {
             members
                 .entry(row.try_get("", "conversation_id")?)
                 .or_default()
@@ -365,12 +365,12 @@ impl SqlTimeline {
 
     /// Messages by id, from the newest on as many as fit into a page, and the id of the oldest that does.
     async fn last_messages(&self, ids: &[Position]) -> Result<(HashMap<Position, Message>, Position), DbErr> {
+        let (places, values) = sql::padded(ids.iter().copied());
         let select = format!(
-            "SELECT {} FROM messages m WHERE m._id IN ({}) ORDER BY m._id DESC",
-            message_columns(),
-            sql::list(ids)
+            "SELECT {} FROM messages m WHERE m._id IN ({places}) ORDER BY m._id DESC",
+            message_columns()
         );
-        let rows = self.all(select, []).await?;
+        let rows = self.all(select, values).await?;
         let limit = PageLimit {
             events: ids.len(),
             bytes: PAGE_BYTES,
@@ -429,7 +429,7 @@ impl Timeline for SqlTimeline {
         conversation: &ConversationId,
         range: MessageRange,
     ) -> Result<MessagePage, StoreError> {
-        let head = read_head(&self.database).await?;
+        let head = read_head(&self.database).await.map_err(unavailable)?;
         let page = self.read_messages(user, conversation, &range, &head).await;
         let (messages, more) = page.map_err(unavailable)?;
         Ok(MessagePage {
@@ -449,7 +449,7 @@ impl Timeline for SqlTimeline {
         before: Option<Position>,
         limit: usize,
     ) -> Result<ConversationPage, StoreError> {
-        let head = read_head(&self.database).await?;
+        let head = read_head(&self.database).await.map_err(unavailable)?;
         let page = self.read_conversations(user, before, limit).await;
         let (conversations, next_before) = page.map_err(unavailable)?;
         Ok(ConversationPage {

@@ -76,7 +76,7 @@ impl Default for WriterOptions {
         Self {
             queue_commands: 4096,
             queue_bytes: 64 << 20,
-            batch_commands: 256,
+            batch_commands: 1000,
             batch_bytes: 1 << 20,
             command_timeout: Duration::from_secs(10),
             transaction_timeout: Duration::from_secs(5),

@@ -14,11 +14,15 @@ use std::{
 
 use chat_domain::{
     Position,
-    ports::{Outbox, PageLimit, PageRange, Reader},
+    ports::{Outbox, PageLimit, PageRange, Reader, Timeline},
 };
-use chat_infrastructure::outbox::SqlOutbox;
+use chat_infrastructure::{
+    database::{Database as Connected, Location},
+    outbox::SqlOutbox,
+    timeline::SqlTimeline,
+};
 use chat_tests::{
-    Client, Database, DatabaseServer, Kind, Server,
+    Client, Database, DatabaseServer, Kind, Proxy, Server,
     counting::Counted,
     eventually,
     inside::log,
@@ -30,6 +34,7 @@ use chat_tests::{
 };
 use futures_util::{StreamExt, stream};
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use sea_orm::sqlx::Connection;
 use serde_json::{Value, json};
 use tokio::{
     task::JoinSet,
@@ -207,6 +212,43 @@ on_each_database! {
         let positions: Vec<_> = events.take(3, LIMIT).await.iter().map(position).collect();
         assert_eq!(positions, expected);
     }
+
+    /// A connection prepares each text once and keeps a hundred of them: there are few, whoever reads and however much.
+    async fn reading_for_hundreds_takes_a_handful_of_statements(kind) {
+        const READERS: usize = 150;
+        const FEW: usize = 40;
+        let database = Database::fresh(kind).await;
+        let ports = Ports::on(&database).await;
+        for reader in 0..READERS {
+            for sender in 0..=reader % 5 {
+                ports.send(&format!("sender-{sender}"), &format!("reader-{reader}"), "hi").await;
+            }
+        }
+        let head = ports.outbox.head().await.unwrap().position;
+        let location = Location::parse(&database.url()).unwrap();
+        let connected = Connected::connect(location, 1).await.unwrap();
+        let (outbox, timeline) = (SqlOutbox::new(connected.clone()), SqlTimeline::new(connected.clone()));
+        for number in 0..READERS {
+            let (reader, conversations) = (user(&format!("reader-{number}")), number % 5 + 1);
+            let limit = PageLimit { events: 10 + number, bytes: 96 << 10 };
+            let range = PageRange { after: 0, up_to: head, width: PageRange::WHOLE };
+            let page = outbox.page(&Reader::User(reader.clone()), range, limit).await.unwrap();
+            assert_eq!(page.events.len(), conversations);
+            let page = timeline.conversations(&reader, None, 10 + number).await.unwrap();
+            assert_eq!(page.conversations.len(), conversations);
+        }
+        let prepared = match kind {
+            Kind::Sqlite => {
+                let pool = connected.pool.get_sqlite_connection_pool();
+                pool.acquire().await.unwrap().cached_statements_size()
+            }
+            _ => {
+                let pool = connected.pool.get_mysql_connection_pool();
+                pool.acquire().await.unwrap().cached_statements_size()
+            }
+        };
+        assert!((1..FEW).contains(&prepared), "{prepared}");
+    }
 }
 
 /// The database is away for twenty seconds, after a kill -9.
@@ -315,6 +357,67 @@ async fn a_reader_a_hundred_thousand_events_behind_catches_up_while_new_ones_arr
         expected += 1;
         assert_eq!(events.event(LIMIT).await["position"], expected);
     }
+}
+
+/// As after a network's failure. What they read is more than a database that is far away gives within the time that
+/// anybody waits for a connection to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_who_come_back_at_once_are_resumed_and_the_others_go_on_meanwhile() {
+    const READERS: usize = 200;
+    const AWAY: Duration = Duration::from_millis(5);
+    let database = Database::fresh(Kind::MariaDb).await;
+    let proxy = Proxy::before(&database).await;
+    let settings = [
+        ("CHAT_DATABASE_URL", proxy.url(&database)),
+        ("CHAT_DATABASE_CONNECTIONS", "2".into()),
+        ("CHAT_CONNECTIONS_PER_USER", READERS.to_string()),
+        ("CHAT_CONNECTIONS_PER_ADDRESS", (2 * READERS).to_string()),
+    ];
+    let server = Server::start(
+        &database,
+        &settings.each_ref().map(|(name, value)| (*name, value.as_str())),
+    )
+    .await;
+    let sent = send_in_parallel(&server, 3, "missed").await;
+    let mut carol = server.client("carol").events(None).await.unwrap();
+    assert_eq!(carol.next(LIMIT).await.unwrap().event, "ready");
+    proxy.delay(AWAY);
+
+    let is_over = Arc::new(AtomicBool::new(false));
+    let meanwhile = {
+        let (is_over, dave, carol_herself) = (is_over.clone(), server.client("dave"), server.client("carol"));
+        tokio::spawn(async move {
+            let mut times = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                dave.send("carol", "hello", None).await.unwrap();
+                carol.event(LIMIT).await;
+                carol_herself.history(&[("with", "dave")]).await.unwrap();
+                times += 1;
+            }
+            times
+        })
+    };
+    let begun = Instant::now();
+    let coming_back = (0..READERS).map(|_| {
+        let alice = server.client("alice");
+        async move {
+            let mut events = alice.events(Some("0")).await.unwrap();
+            let events = events.take(3, LIMIT).await;
+            events.iter().map(position).collect::<Vec<_>>()
+        }
+    });
+    let seen: Vec<_> = stream::iter(coming_back)
+        .buffer_unordered(READERS)
+        .collect()
+        .await;
+    let took = begun.elapsed();
+    is_over.store(true, Ordering::Relaxed);
+    let times = meanwhile.await.unwrap();
+    eprintln!("{READERS} were resumed in {took:?}; meanwhile the others wrote and read {times} times");
+    assert_eq!(seen, vec![sent; READERS]);
+    assert!(took > Duration::from_secs(3), "it was no test: {took:?}");
+    assert!(times > 5, "{times}");
+    assert!(!server.log().contains("timed out"), "{}", server.log());
 }
 
 /// Two hundred readers have stopped; each has more to get than all buffers on the way hold.

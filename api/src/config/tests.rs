@@ -34,7 +34,7 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!((config.database_connections, config.content_limit), (8, 262_144));
     assert_eq!(
         (config.queue_commands, config.batch_commands, config.batch_bytes),
-        (4096, 256, 1_048_576)
+        (4096, 1000, 1_048_576)
     );
     let limits = &config.limits;
     assert_eq!(

@@ -94,11 +94,9 @@ pub(super) async fn attempt(
     let events = rows::insert(flavor, &batch.recorded, &now);
     let projections = project(flavor, &batch.recorded, &facts);
     send_off(part, &batch);
-    session
-        .script(format!(
-            "{events}; {projections}; UPDATE log_head SET position = {position} WHERE id = 1; COMMIT"
-        ))
-        .await?;
+    let end =
+        format!("{events}; {projections}; UPDATE log_head SET position = {position} WHERE id = 1; COMMIT");
+    session.script(flavor.together(&end)).await?;
     let committed = Cursor { position, ..head };
     memory.keep(facts, committed.clone());
     primary.saw(committed);
@@ -108,10 +106,10 @@ pub(super) async fn attempt(
 /// A batch that was decided on what will be true when the batch before it is committed, and what writes it.
 pub(super) struct Foreseen {
     batch: Batch,
-    /// Takes the lock if the log ends where the batch begins, and reads the time that was drawn.
+    /// Takes the lock if the log ends where the batch begins, and draws the time.
     begin: String,
     events: Events,
-    /// The rest, and the COMMIT.
+    /// The projections, the time, and the COMMIT.
     end: String,
     /// Where the log ends then.
     head: Cursor,
@@ -147,27 +145,30 @@ pub(super) fn foresee(
     let projections = project(flavor, &batch.recorded, facts);
     memory::leave_projections(facts);
     let recorded = &batch.recorded;
-    let is_whole = recorded.len() == whole && flavor != Flavor::Sqlite;
+    let is_whole = recorded.len() == whole && whole <= rows::MOST_BOUND && flavor != Flavor::Sqlite;
     let events = match is_whole.then(|| rows::bind_messages(recorded)).flatten() {
         Some(values) => Events::Prepared(rows::insert_messages(flavor, whole), values),
         None => Events::Text(rows::insert(flavor, recorded, &flavor.drawn_time())),
     };
     let begin = format!(
         "{}; UPDATE log_head SET last_time = {}(last_time, {}), \
-         position = CASE WHEN epoch = {} AND position = {} THEN {} END WHERE id = 1; {}",
+         position = CASE WHEN epoch = {} AND position = {} THEN {} END WHERE id = 1{}",
         flavor.begin(),
         flavor.greatest(),
         flavor.now_micros(),
         sql::text(flavor, begin.epoch.as_str()),
         begin.position,
         head.position,
-        flavor.read_drawn_time(),
+        flavor.keep_drawn_time(),
     );
     Some(Foreseen {
         batch,
         begin,
         events,
-        end: format!("{projections}; COMMIT"),
+        end: format!(
+            "{projections}; SELECT {} AS last_time; COMMIT",
+            flavor.drawn_time()
+        ),
         head,
     })
 }
@@ -188,22 +189,22 @@ pub(super) async fn commit(
     } = foreseen;
     // Only the head's position can come to nothing: somebody else has written.
     let moved = SessionError::of_null_to_retry;
-    let rows = match events {
-        Events::Text(events) => {
-            send_off(part, &batch);
-            let script = session.script(format!("{begin}; {events}; {end}"));
-            script.await.inspect_err(|error| settle_refused(part, error))
-        }
+    let last = match events {
+        Events::Text(events) => session.flavor.together(&format!("{begin}; {events}; {end}")),
         Events::Prepared(insert, values) => {
-            let rows = session.script(begin).await.map_err(moved)?;
+            session.script(begin).await.map_err(moved)?;
             session.run_prepared(insert, values).await?;
-            send_off(part, &batch);
-            let ended = session.script(end).await;
-            ended.inspect_err(|error| settle_refused(part, error))?;
-            Ok(rows)
+            session.flavor.together(&end)
         }
-    }
-    .map_err(moved)?;
+    };
+    send_off(part, &batch);
+    let rows = session.script(last).await.map_err(|error| {
+        // Nothing was committed, and nothing had been before. A deadlock says less: a cluster says it of its COMMITs, too.
+        if matches!(error, SessionError::Refused(_)) {
+            part.iter_mut().for_each(|waiting| waiting.in_doubt = false);
+        }
+        moved(error)
+    })?;
     let drawn = rows.first().map(|row| row.try_get("", "last_time"));
     let now = drawn
         .unwrap_or_else(|| Err(DbErr::RecordNotFound("log_head".into())))
@@ -211,14 +212,6 @@ pub(super) async fn commit(
     batch.happened_at(now);
     primary.saw(head);
     Ok(batch)
-}
-
-/// What was refused was not committed, and had not been before. A deadlock says less: a cluster says it of its COMMITs,
-/// too.
-fn settle_refused(part: &mut [Waiting], error: &SessionError) {
-    if matches!(error, SessionError::Refused(_)) {
-        part.iter_mut().for_each(|waiting| waiting.in_doubt = false);
-    }
 }
 
 /// From here on the COMMIT may be received, whatever the answer.
