@@ -20,7 +20,7 @@ pub enum Defect {
     DoubleOnRetry,
     /// Two events reach a reader in the wrong order.
     SwapDeliveries,
-    /// An event reaches somebody who may not see it.
+    /// An event reaches everybody.
     ForeignMessage,
 }
 

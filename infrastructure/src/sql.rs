@@ -273,7 +273,7 @@ mod tests {
     fn lists_of_many_lengths_have_few_texts() {
         let (places, values) = padded([7, 8, 9]);
         assert_eq!(places, "?,?,?,?");
-        assert_eq!(values, [7, 8, 9, 9].map(Value::from));
+        assert_eq!(values, [7_i64, 8, 9, 9].map(Value::from));
         let texts: std::collections::HashSet<_> = (1..=500).map(|n| padded(0..n).0).collect();
         assert_eq!(texts.len(), 10);
     }

@@ -20,7 +20,7 @@ pub enum Action {
     /// `infrastructure/src/writer/transaction.rs`: `attempt`; `domain/src/decide.rs`: `recall`.
     Recall(usize),
     /// The writer sends the rows, the head and the COMMIT. From now on the batch is in doubt.
-    /// `infrastructure/src/writer/transaction.rs`: `write_rows`, `send_off`, `commit`.
+    /// `infrastructure/src/writer/transaction.rs`: `project`, `send_off`, `commit`.
     Write(usize),
     /// Done to the system: the database commits what it has received, whether or not somebody waits for the answer.
     Commit,

@@ -273,10 +273,10 @@ impl Publish for Hub {
                     inbox.put(event, &origin, &self.shared.options);
                 }
             }
-            if planted::strikes(Defect::ForeignMessage)
-                && let Some(inbox) = state.inboxes.values().flatten().next()
-            {
-                inbox.put(event, &origin, &self.shared.options);
+            if planted::strikes(Defect::ForeignMessage) {
+                for inbox in state.inboxes.values().flatten() {
+                    inbox.put(event, &origin, &self.shared.options);
+                }
             }
             for inbox in &state.of_everything {
                 inbox.put(event, &origin, &self.shared.options);
