@@ -143,7 +143,7 @@ mod necessary {
             let database = server.fresh().await;
             let line = refused(&database, &[]).await;
             // Twice the batch and one content in hex, and 2 KiB for each command beside its content.
-            let least = 2 * ((1 << 20) + (256 << 10)) + 2048 * 256;
+            let least = 2 * ((1 << 20) + (256 << 10)) + 2048 * 1000;
             let text = format!(
                 "max_allowed_packet is 2097152, and must be at least {least} bytes for a batch of 1048576 bytes and \
                  contents of 262144"
