@@ -13,7 +13,6 @@ use sea_orm::{
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
     },
 };
-
 use tracing::Instrument;
 
 use crate::primary::Primary;

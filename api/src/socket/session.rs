@@ -34,7 +34,7 @@ use crate::{
     wire::Binary,
 };
 
-/// Commands of one socket that are in the writer's queue at once: a whole batch.
+/// Commands of one socket that are in the writer's queue at once.
 const PIPELINE: usize = 256;
 
 /// How a session ends by the server's will.
