@@ -18,6 +18,8 @@ const RENAME_WAIT_S: u32 = 5;
 
 /// Names the primary key as the index to take.
 const BY_KEY: &str = "FORCE INDEX (PRIMARY)";
+/// Conversations by their names.
+const BY_NAME: &str = "FORCE INDEX (conversations_name)";
 
 pub(super) async fn run(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64]) -> Result<()> {
     if shape(sql, "messages").await? == Shape::Seed {
@@ -162,8 +164,10 @@ async fn take_over(sql: &Sql<'_>, record: &Record, line: i64) -> Result<()> {
     Ok(())
 }
 
-/// Takes the rows of one step over, all or none of them. Each statement says where it begins, at the rows of the step: a
-/// planner that guesses has read everything that is over already, again in each step.
+/// Takes the rows of one step over, all or none of them. Each statement says where it begins, at the rows of the step,
+/// and by which index it goes on. A planner that guesses has read everything that is over already, again in each step; and
+/// one whose statistics are older than the step before takes a table that was filled there for an empty one, and scans it
+/// for each row.
 async fn take_step(sql: &Sql<'_>, (after, last): (i64, i64), count: i64) -> Result<()> {
     let range = format!("_id > {after} AND _id <= {last}");
     let positions = format!("position > {after} AND position <= {last}");
@@ -178,7 +182,7 @@ async fn take_step(sql: &Sql<'_>, (after, last): (i64, i64), count: i64) -> Resu
     sql.run(&format!(
         "INSERT INTO conversations (id, name, seq, last_position, last_message_id) \
          SELECT n.first, n.name, 0, 0, 0 FROM (SELECT MIN(_id) AS first, {name} AS name FROM {SEED} {BY_KEY} \
-         WHERE {range} GROUP BY 2) n LEFT JOIN conversations c ON c.name = n.name WHERE c.id IS NULL ORDER BY n.first"
+         WHERE {range} GROUP BY 2) n LEFT JOIN conversations c {BY_NAME} ON c.name = n.name WHERE c.id IS NULL ORDER BY n.first"
     ))
     .await?;
     let logged = sql.run(&log_rows(&range, &bytes.join(","))).await?;
@@ -186,7 +190,7 @@ async fn take_step(sql: &Sql<'_>, (after, last): (i64, i64), count: i64) -> Resu
         .run(&format!(
             "INSERT INTO {OURS} (_id, sender_id, reciver_id, sent_at, recived_at, data, content_type, \
              conversation_id, seq) SELECT s._id, o.actor_id, o.receiver_id, s.sent_at, s.recived_at, s.data, \
-             o.content_type, o.conversation_id, o.seq FROM {SEED} s {BY_KEY} STRAIGHT_JOIN outbox o \
+             o.content_type, o.conversation_id, o.seq FROM {SEED} s {BY_KEY} STRAIGHT_JOIN outbox o {BY_KEY} \
              ON o.position = s._id WHERE s._id > {after} AND s._id <= {last} ORDER BY s._id"
         ))
         .await?;
@@ -200,13 +204,13 @@ async fn take_step(sql: &Sql<'_>, (after, last): (i64, i64), count: i64) -> Resu
     }
     sql.run(&format!(
         "UPDATE (SELECT conversation_id, MAX(seq) AS seq, MAX(position) AS last FROM outbox {BY_KEY} \
-         WHERE {positions} GROUP BY conversation_id) n STRAIGHT_JOIN conversations c ON c.id = n.conversation_id \
+         WHERE {positions} GROUP BY conversation_id) n STRAIGHT_JOIN conversations c {BY_KEY} ON c.id = n.conversation_id \
          SET c.seq = n.seq, c.last_position = n.last, c.last_message_id = n.last"
     ))
     .await?;
     let members = |column: &str| {
         format!(
-            "SELECT o.{column} AS user_id, c.id, c.seq FROM outbox o {BY_KEY} STRAIGHT_JOIN conversations c \
+            "SELECT o.{column} AS user_id, c.id, c.seq FROM outbox o {BY_KEY} STRAIGHT_JOIN conversations c {BY_KEY} \
              ON c.id = o.conversation_id WHERE {positions}"
         )
     };
@@ -246,8 +250,8 @@ fn log_rows(range: &str, bytes: &str) -> String {
          c.seq + ROW_NUMBER() OVER (PARTITION BY c.id ORDER BY r._id) AS seq \
          FROM (SELECT _id, {name} AS name, \
          IF(data IS NULL OR _id IN ({bytes}), 'application/octet-stream', 'text/plain') AS content_type \
-         FROM {SEED} {BY_KEY} WHERE {range}) r STRAIGHT_JOIN conversations c ON c.name = r.name) n \
-         STRAIGHT_JOIN {SEED} s ON s._id = n._id ORDER BY s._id",
+         FROM {SEED} {BY_KEY} WHERE {range}) r STRAIGHT_JOIN conversations c {BY_NAME} ON c.name = r.name) n \
+         STRAIGHT_JOIN {SEED} s {BY_KEY} ON s._id = n._id ORDER BY s._id",
         hashed.join(", "),
     )
 }
