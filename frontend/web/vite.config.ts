@@ -53,9 +53,23 @@ export default defineConfig({
         test: {
           name: 'browser',
           include: ['test/**/*.test.ts'],
+          exclude: ['test/large.test.ts'],
           environment: 'node',
-          // One browser and one server at a time: the machine has other things to do, and figures are measured.
-          fileParallelism: false,
+          // Each file has its own browser and servers, and mostly waits for them.
+          maxWorkers: 2,
+          sequence: { groupOrder: 1 },
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'large',
+          include: ['test/large.test.ts'],
+          environment: 'node',
+          // Figures are measured: alone, after the others.
+          sequence: { groupOrder: 2 },
           testTimeout: 180_000,
           hookTimeout: 180_000,
         },

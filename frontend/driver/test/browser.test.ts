@@ -6,7 +6,7 @@ import type { BrowserContext, Page } from 'playwright-core';
 import { expect, test } from 'vitest';
 
 import type { Chat, Message } from '../src/index.js';
-import { browser } from './support/browser.js';
+import { browser, IN_A_BROWSER } from './support/browser.js';
 import { observe, until } from './support/observed.js';
 import { Proxy } from './support/proxy.js';
 import { Real, tokenFor } from './support/real.js';
@@ -65,7 +65,7 @@ function kept(page: Page): Promise<number> {
   });
 }
 
-test.each(['local', 'indexeddb'])('two tabs and one user, with the store %s: both right, marks travel, one takes over from the other', async (store) => {
+test.each(['local', 'indexeddb'])('two tabs and one user, with the store %s: both right, marks travel, one takes over from the other', IN_A_BROWSER, async (store) => {
   const { server, proxy, tab } = await site();
   const timing = { retry: 20, retryMax: 100 };
   const [one, two] = [await tab({ store, after: '0', timing }), await tab({ store, after: '0', timing })];
@@ -105,7 +105,7 @@ test.each([
   [{ websocket: 'refused' }, 'polling'],
   [{ socketIo: 'refused' }, 'sse'],
   [{ socketIo: 'refused', holdsBack: 65536 }, 'long-poll'],
-] as const)('in a browser behind a network of %j it is by %s, and unblocked by websocket', async (rules, transport) => {
+] as const)('in a browser behind a network of %j it is by %s, and unblocked by websocket', IN_A_BROWSER, async (rules, transport) => {
   const { server, proxy, tab } = await site();
   proxy.rules = rules;
   const timing = { ready: 3000, silence: 3000, poll: 2000, climb: 100, climbMax: 500 };
@@ -124,12 +124,11 @@ test.each([
   ['polling', { websocket: 'refused' }],
   ['sse', { socketIo: 'refused' }],
   ['long-poll', { socketIo: 'refused', holdsBack: 65536 }],
-] as const)('more tabs than a browser has connections for a host, by %s', async (_, rules) => {
+] as const)('more tabs than a browser has connections for a host, by %s', IN_A_BROWSER, async (_, rules) => {
   const { server, proxy, tab } = await site();
   proxy.rules = rules;
-  const timing = { ready: 3000 };
   const tabs: Page[] = [];
-  for (let index = 0; index < 8; index++) tabs.push(await tab({ store: 'indexeddb', after: '0', timing }));
+  for (let index = 0; index < 8; index++) tabs.push(await tab({ store: 'indexeddb', after: '0' }));
   for (const page of tabs) await until(async () => (await state(page)).startsWith('connected'), 'it is connected');
   const bob = observe(server, { token: tokenFor('bob'), after: '0' });
   await bob.chat.send({ to: 'alice', text: 'to all' }).sent;
@@ -143,7 +142,7 @@ test.each([
   for (const page of tabs) await until(async () => (await things(page)).at(-1) === 'to those left', 'it is given');
 });
 
-test.each(['websocket', 'polling', 'sse', 'long-poll'])('in a web worker, over %s', async (transport) => {
+test.each(['websocket', 'polling', 'sse', 'long-poll'])('in a web worker, over %s', IN_A_BROWSER, async (transport) => {
   const { server, proxy, tab } = await site();
   const worker = `
     import { connect } from './client.js';

@@ -10,7 +10,7 @@ import { build } from 'esbuild';
 import type { Page } from 'playwright-core';
 import { beforeEach, describe, expect, test } from 'vitest';
 
-import { browser } from './support/browser.js';
+import { browser, IN_A_BROWSER } from './support/browser.js';
 import { atEnd, observe, until } from './support/observed.js';
 import { Proxy } from './support/proxy.js';
 import { Real, tokenFor } from './support/real.js';
@@ -41,7 +41,7 @@ test('each of its examples is run here', () => {
   expect(headings).toEqual(['A script tag', 'A bundler', 'A bot in Node', 'A plain EventSource', 'curl', 'socket.io-client, without the library']);
 });
 
-describe('in a browser', () => {
+describe('in a browser', IN_A_BROWSER, () => {
   async function site(files: [string, string, string][]): Promise<{ proxy: Proxy; server: Real; visit(query: string): Promise<Page> }> {
     const server = await Real.start({ development: true });
     const proxy = await Proxy.before(server);
@@ -245,7 +245,7 @@ describe('outside of a browser', () => {
     await server.kill();
     alice.stdin!.write(texts.slice(20).map((text) => `${text}\n`).join(''));
     await server.begin();
-    await until(() => got(bob).length >= 40 && got(alice).length >= 40, () => `all came: ${bob.said}`, 40_000);
+    await until(() => got(bob).length >= 40 && got(alice).length >= 40, () => `all came: ${bob.said}`);
     expect(got(bob)).toEqual(texts);
     expect(got(alice)).toEqual(texts);
   });

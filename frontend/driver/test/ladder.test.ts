@@ -235,7 +235,7 @@ test('a page that comes slowly comes, as long as something comes', async () => {
     let at = 0;
     const body = new ReadableStream<Uint8Array>({
       async pull(controller) {
-        await new Promise((turn) => setTimeout(turn, 100));
+        await new Promise((turn) => setTimeout(turn, 400));
         init?.signal?.throwIfAborted();
         if (at >= bytes.length) return controller.close();
         controller.enqueue(bytes.slice(at, (at += piece)));
@@ -243,7 +243,7 @@ test('a page that comes slowly comes, as long as something comes', async () => {
     });
     return new Response(body, answer);
   };
-  const watched = observe(server, { after: 'e:0', transports: ['long-poll'], fetch: slow, timing: { ready: 500, silence: 0, answer: 500, poll: 500 } });
+  const watched = observe(server, { after: 'e:0', transports: ['long-poll'], fetch: slow, timing: { ready: 3000, silence: 0, answer: 3000, poll: 3000 } });
   await watched.gave(['0', '1', '2', '3', '4']);
   expect(server.begun.filter(({ after }) => after === 'e:0').length).toBe(1);
 });

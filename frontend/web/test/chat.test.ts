@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Browser } from 'playwright-core';
+import { sized } from '../../driver/test/support/sized';
 import { launch, person, Tab } from './harness/browser';
 import { eventually } from './harness/processes';
 import { Proxy } from './harness/proxy';
@@ -14,7 +15,9 @@ const PNG = Buffer.from(
   'base64',
 );
 const LIMIT = 60_000;
-const until = <T>(what: () => Promise<T>) => expect.poll(what, { timeout: LIMIT, interval: 50 });
+/** Messages that come while somebody is away. */
+const MANY = sized(100, 500);
+const until = <T>(what: () => Promise<T>, timeout = LIMIT) => expect.poll(what, { timeout, interval: 50 });
 const numbered = (count: number, what = 'message') => Array.from({ length: count }, (_, n) => `${what} ${n + 1}`);
 
 let browser: Browser;
@@ -69,7 +72,7 @@ for (const kind of ['SQLite', 'MariaDB'] as const satisfies DatabaseKind[]) {
       await his.close();
     });
 
-    test('whoever was away for 500 messages has all of them, once, in order, and their number', async () => {
+    test('whoever was away for many messages has all of them, once, in order, and their number', async () => {
       const [alice, bob] = [somebody('alice'), somebody('bob')];
       const context = await person(browser);
       const tab = await Tab.signedIn(context, server.url, alice);
@@ -81,15 +84,15 @@ for (const kind of ['SQLite', 'MariaDB'] as const satisfies DatabaseKind[]) {
 
       await context.setOffline(true);
       await until(async () => (await tab.state()).state).not.toBe('connected');
-      for (const text of numbered(500)) await server.send(bob, alice, text);
+      for (const text of numbered(MANY)) await server.send(bob, alice, text);
       await context.setOffline(false);
       await tab.page.reload();
 
-      await until(() => tab.unread(bob)).toBe(500);
+      await until(() => tab.unread(bob)).toBe(MANY);
       await tab.openConversation(bob);
       await tab.messages.first().waitFor();
       const all = await tab.all();
-      expect(all.map(({ text }) => text)).toEqual(numbered(501).map((_, n) => `message ${n}`));
+      expect(all.map(({ text }) => text)).toEqual(numbered(MANY + 1).map((_, n) => `message ${n}`));
       expect(all.map(({ seq }) => seq)).toEqual(all.map((_, n) => n + 1));
       await until(() => tab.unread(bob)).toBe(0);
       expect(tab.failures).toEqual([]);
@@ -108,7 +111,7 @@ for (const kind of ['SQLite', 'MariaDB'] as const satisfies DatabaseKind[]) {
       await until(async () => (await tab.state()).state).not.toBe('connected');
       await tab.say('written offline');
       await tab.say('and another');
-      expect(await tab.marks()).toEqual(['sent', 'pending', 'pending']);
+      await until(() => tab.marks()).toEqual(['sent', 'pending', 'pending']);
       // A page cannot be reloaded offline: the network comes back, the doors do not.
       proxy.blockDoors = true;
       await context.setOffline(false);
@@ -131,8 +134,8 @@ for (const kind of ['SQLite', 'MariaDB'] as const satisfies DatabaseKind[]) {
       await a.start(bob);
       const said: string[] = [];
       /** Both ways, over the rung that is meant. */
-      const talk = async (transport: string) => {
-        await until(() => a.state()).toEqual({ state: 'connected', transport });
+      const talk = async (transport: string, limit = LIMIT) => {
+        await until(() => a.state(), limit).toEqual({ state: 'connected', transport });
         await a.say(`over ${transport}`);
         said.push(`over ${transport}`);
         await until(() => server.texts(alice, bob)).toEqual(said);
@@ -153,7 +156,8 @@ for (const kind of ['SQLite', 'MariaDB'] as const satisfies DatabaseKind[]) {
       await talk('long-poll');
       expect(proxy.asked).toContain('/v1/events');
       Object.assign(proxy, { websocket: true, socketIo: true, holdsBack: 0 });
-      await talk('websocket');
+      // The longer it was below, the longer is the pause before it tries to climb.
+      await talk('websocket', 2 * LIMIT);
       await b.openConversation(alice);
       await until(() => b.texts()).toEqual(said);
       expect(await server.texts(alice, bob)).toEqual(said);

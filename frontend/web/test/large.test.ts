@@ -1,18 +1,20 @@
-/** A conversation of 10,000 messages: how many are elements, how long frames take, what moves, what memory it takes. */
+/** A conversation of thousands of messages: how many are elements, how long frames take, what moves, what memory it takes. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { Browser } from 'playwright-core';
+import type { Browser, BrowserContext, Page } from 'playwright-core';
+import { sized } from '../../driver/test/support/sized';
 import { launch, person, Tab } from './harness/browser';
 import { Server } from './harness/server';
 
-const COUNT = 10_000;
+const COUNT = sized(2_000, 10_000);
+const LIMIT = 60_000;
+const WORDS = 'the quick brown fox jumps over the lazy dog and goes on to the river where nothing is ever lost';
 
 let browser: Browser;
 let server: Server;
 beforeAll(async () => {
   [browser, server] = await Promise.all([launch(), Server.start('SQLite')]);
-  const words = 'the quick brown fox jumps over the lazy dog and goes on to the river where nothing is ever lost';
   // Of one to several lines.
-  const texts = Array.from({ length: COUNT }, (_, n) => `${n}: ${words.slice(0, 8 + ((n * 37) % 90)).repeat(1 + (n % 7 === 0 ? 2 : 0))}`);
+  const texts = Array.from({ length: COUNT }, (_, n) => `${n}: ${WORDS.slice(0, 8 + ((n * 37) % 90)).repeat(1 + (n % 7 === 0 ? 2 : 0))}`);
   await server.sendMany('bob', 'alice', texts.slice(0, COUNT / 2));
   await server.sendMany('alice', 'bob', texts.slice(COUNT / 2));
 });
@@ -20,7 +22,7 @@ afterAll(async () => {
   await Promise.all([browser.close(), server.remove()]);
 });
 
-test('10,000 messages are scrolled through with few elements, short frames, little memory, and nothing moves by itself', { timeout: 600_000 }, async () => {
+test('thousands of messages are scrolled through with few elements, short frames, little memory, and nothing moves by itself', { timeout: 600_000 }, async () => {
   const context = await person(browser);
   const tab = await Tab.signedIn(context, server.url, 'alice');
   const devtools = await context.newCDPSession(tab.page);
@@ -34,7 +36,7 @@ test('10,000 messages are scrolled through with few elements, short frames, litt
   await tab.messages.first().waitFor();
   const heapBefore = await heap();
 
-  const travel = await scrollUp(tab, true);
+  const travel = await scrollUp(tab.page, true);
   const grown = (await heap()) - heapBefore;
   console.log(
     `MEASURED ${COUNT} messages: at most ${travel.most} elements; frames p50 ${travel.p50.toFixed(1)} ms, p95 ${travel.p95.toFixed(1)} ms, ` +
@@ -42,18 +44,26 @@ test('10,000 messages are scrolled through with few elements, short frames, litt
       `${travel.blank} frames with nothing in the middle; heap ${heapBefore.toFixed(1)} MB, grown by ${grown.toFixed(1)} MB`,
   );
   expect(travel.seen).toBe(COUNT);
-  expect(travel.prepended).toBeGreaterThan(50);
+  expect(travel.prepended).toBeGreaterThan(COUNT / 200);
   expect(travel.most).toBeLessThanOrEqual(200);
   expect(travel.moved).toBe(0);
   expect(travel.blank).toBe(0);
   expect(grown).toBeLessThan(30);
-  // Others use this machine too, and make frames longer, never shorter: the best of a few passes counts.
+  // Others use this machine too, and make frames longer, never shorter: the best of a few passes counts. In the gate the
+  // limit is what plain text takes at the same time, three times: on a screen of 60 Hz that is 50 ms too.
+  const plain = await plainPage(context);
   let { p95 } = travel;
-  for (let passes = 1; p95 > 50 && passes < 8; passes += 1) {
-    p95 = Math.min(p95, (await scrollUp(tab, false)).p95);
-    console.log(`MEASURED once more: frames p95 ${p95.toFixed(1)} ms`);
+  let limit: number = sized(0, 50);
+  for (let passes = 1; p95 > limit && passes < 8; passes += 1) {
+    await plain.bringToFront();
+    const { p95: ofPlain } = await scrollUp(plain, false);
+    await tab.page.bringToFront();
+    ({ p95 } = await scrollUp(tab.page, false));
+    limit = sized(3 * ofPlain, 50);
+    console.log(`MEASURED once more: frames p95 ${p95.toFixed(1)} ms; of plain text ${ofPlain.toFixed(1)} ms`);
   }
-  expect(p95).toBeLessThanOrEqual(50);
+  expect(p95).toBeLessThanOrEqual(limit);
+  await plain.close();
 
   // Somebody writes while one reads what is old: nothing moves, and there is a way to it.
   const before = await tab.page.evaluate(() => document.querySelectorAll('.message')[5]?.getBoundingClientRect().top);
@@ -62,23 +72,31 @@ test('10,000 messages are scrolled through with few elements, short frames, litt
   await toTheEnd.waitFor();
   expect(await tab.page.evaluate(() => document.querySelectorAll('.message')[5]?.getBoundingClientRect().top)).toBe(before);
   await toTheEnd.click();
-  await expect.poll(() => tab.texts(), { timeout: 30_000 }).toContain('the newest');
-  await expect.poll(() => tab.unread('bob'), { timeout: 30_000 }).toBe(0);
+  await expect.poll(() => tab.texts(), { timeout: LIMIT }).toContain('the newest');
+  await expect.poll(() => tab.unread('bob'), { timeout: LIMIT }).toBe(0);
   expect(await tab.messages.count()).toBeLessThanOrEqual(200);
   // And whoever writes sees it.
   await tab.scroller.evaluate((scroller) => (scroller.scrollTop = 5000));
   await toTheEnd.or(tab.page.getByRole('button', { name: 'To the newest' })).waitFor();
   await tab.say('an answer');
-  await expect.poll(() => tab.texts(), { timeout: 30_000 }).toContain('an answer');
+  await expect.poll(() => tab.texts(), { timeout: LIMIT }).toContain('an answer');
   const rest = () => tab.scroller.evaluate((scroller) => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight);
-  await expect.poll(rest, { timeout: 30_000 }).toBe(0);
+  await expect.poll(rest, { timeout: LIMIT }).toBe(0);
   expect(tab.failures).toEqual([]);
   await context.close();
 });
 
+/** A page of plain text that can be scrolled as far as `scrollUp` goes, with as many elements as the list may have. */
+async function plainPage(context: BrowserContext): Promise<Page> {
+  const page = await context.newPage();
+  const row = `<p class="message" style="height: 400px; margin: 0">${`${WORDS} `.repeat(20)}</p>`;
+  await page.setContent(`<div class="scroller" style="height: 100vh; overflow: auto">${row.repeat(200)}</div>`);
+  return page;
+}
+
 /** From the end to the beginning, by 240 pixels a frame; or, when all is loaded, over a part of it. */
-function scrollUp(tab: Tab, whole: boolean) {
-  return tab.page.evaluate(async (whole) => {
+function scrollUp(page: Page, whole: boolean) {
+  return page.evaluate(async (whole) => {
     const scroller = document.querySelector('.scroller');
     if (!scroller) throw new Error('no conversation is open');
     const frame = () => new Promise<number>((resolve) => requestAnimationFrame(resolve));

@@ -9,7 +9,7 @@ import { launch, person, Tab, type Look } from './harness/browser';
 import { Server, token } from './harness/server';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-const LIMIT = 30_000;
+const LIMIT = 60_000;
 const until = <T>(what: () => Promise<T>) => expect.poll(what, { timeout: LIMIT, interval: 50 });
 const CONTENT_LIMIT = 20_000;
 const PICTURE = Buffer.from(

@@ -9,6 +9,11 @@ import { atEnd } from './observed.js';
 
 const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'];
 const QUIET = ['--disable-background-networking', '--disable-component-update', '--disable-sync'];
+/** For each step of a page. */
+const LIMIT = 60_000;
+
+/** For a test that starts a browser. */
+export const IN_A_BROWSER = { timeout: 120_000 };
 
 export async function browser(): Promise<{ context: BrowserContext; newPage(): Promise<Page> }> {
   const profile = mkdtempSync(`${tmpdir()}/chat-chromium-`);
@@ -16,7 +21,9 @@ export async function browser(): Promise<{ context: BrowserContext; newPage(): P
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium',
     args: [...FLAGS, ...QUIET],
+    timeout: LIMIT,
   });
+  context.setDefaultTimeout(LIMIT);
   const mistakes: Error[] = [];
   atEnd(async () => {
     await context.close();

@@ -1,23 +1,28 @@
 /** A driver that is watched: what it gave, and whether that was each thing once and in order. */
-import { afterEach, expect } from 'vitest';
+import { AsyncLocalStorage } from 'node:async_hooks';
+
+import { afterEach, aroundEach, expect } from 'vitest';
 
 import { connect } from '../../src/index.js';
 import type { Chat, ChatError, ConnectOptions, Loaded, Message, Outgoing, Receipt, Reset, Status, Store } from '../../src/index.js';
 import { Scripted, tokenOf } from './scripted.js';
 
-/** Short enough for tests, long enough for a machine that does other things too. */
-export const QUICK = { ready: 900, answer: 900, silence: 900, poll: 900, retry: 5, retryMax: 40, climb: 60_000, climbMax: 60_000, stable: 60_000 };
+/** Short enough for tests that wait for a limit, long enough for a machine that does other things too. */
+export const QUICK = { ready: 3000, answer: 3000, silence: 3000, poll: 3000, retry: 5, retryMax: 40, climb: 60_000, climbMax: 60_000, stable: 60_000 };
 
-const ends: (() => Promise<unknown>)[] = [];
+/** Of each test its own: some run beside each other. */
+const ends = new AsyncLocalStorage<(() => Promise<unknown>)[]>();
+
+aroundEach((runTest) => ends.run([], runTest));
 
 afterEach(async () => {
   const failures: unknown[] = [];
-  for (const end of ends.splice(0).reverse()) await end().catch((failure) => failures.push(failure));
+  for (const end of ends.getStore()!.reverse()) await end().catch((failure) => failures.push(failure));
   if (failures.length > 0) throw failures[0];
 });
 
 export function atEnd(end: () => Promise<unknown>): void {
-  ends.push(end);
+  ends.getStore()!.push(end);
 }
 
 export async function scripted(): Promise<Scripted> {
@@ -83,11 +88,14 @@ export function shelf(): Store & { values: Map<string, string> } {
   };
 }
 
+/** Less than a test has, so that it is told what did not come. */
+const LIMIT = 50_000;
+
 /** Waits for a condition, with a limit. */
-export async function until(condition: () => boolean | Promise<boolean>, what: string | (() => string), limit = 20_000): Promise<void> {
-  const end = Date.now() + limit;
+export async function until(condition: () => boolean | Promise<boolean>, what: string | (() => string)): Promise<void> {
+  const end = Date.now() + LIMIT;
   while (!(await condition())) {
-    if (Date.now() > end) throw new Error(`not within ${limit} ms: ${typeof what === 'string' ? what : what()}`);
+    if (Date.now() > end) throw new Error(`not within ${LIMIT} ms: ${typeof what === 'string' ? what : what()}`);
     await new Promise((turn) => setTimeout(turn, 3));
   }
 }

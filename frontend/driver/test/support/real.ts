@@ -3,11 +3,11 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
 import { atEnd, until } from './observed.js';
+import { freePort } from './port.js';
 
 /** `SERVER_BINARY` names another binary than the one that `cargo build` makes. */
 const BINARY = process.env['SERVER_BINARY'] ?? fileURLToPath(new URL('../../../../target/debug/chat-system', import.meta.url));
@@ -29,8 +29,8 @@ export class Real {
   static async start(options: { development?: boolean; loses?: number } = {}): Promise<Real> {
     const server = new Real(options);
     atEnd(() => server.stop());
-    server.port = await freePort();
-    await server.begin();
+    do server.port = await freePort();
+    while (!(await server.#begins()));
     return server;
   }
 
@@ -41,6 +41,11 @@ export class Real {
   }
 
   async begin(): Promise<void> {
+    if (!(await this.#begins())) throw new Error(`its port is taken: ${this.#said}`);
+  }
+
+  /** Starts it, and waits until it is ready. False if somebody else has its port. */
+  async #begins(): Promise<boolean> {
     const { development, loses } = this.options;
     const secret = development ? {} : { CHAT_JWT_SECRET: SECRET };
     const lossy = loses === undefined ? {} : { CHAT_LOSE_ONE_IN: `${loses}` };
@@ -48,18 +53,26 @@ export class Real {
     const env = { ...Object.fromEntries(others), ...secret, ...lossy, CHAT_LISTEN: `127.0.0.1:${this.port}`, CHAT_HEARTBEAT_S: '1' };
     const child = spawn(BINARY, ['serve'], { cwd: this.#folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
     this.#process = child;
+    const closed = new Promise<void>((resolve) => child.once('close', () => resolve()));
+    let taken = false;
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => (this.#said = (this.#said + data).slice(-4000)));
     await until(
       async () => {
-        if (child.exitCode !== null) throw new Error(`the server ended: ${this.#said}`);
+        if (child.exitCode !== null) {
+          // With its last words.
+          await closed;
+          taken = this.#said.includes('already in use');
+          if (!taken) throw new Error(`the server ended: ${this.#said}`);
+          return true;
+        }
         return fetch(`${this.url}/readyz`).then(
           ({ ok }) => ok,
           () => false,
         );
       },
       () => `the server is ready: ${this.#said}`,
-      60_000,
     );
+    return !taken;
   }
 
   /** SIGKILL: no last word. */
@@ -75,12 +88,4 @@ export class Real {
     await this.kill();
     rmSync(this.#folder, { recursive: true, force: true });
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((closed) => server.close(closed));
-  return port;
 }

@@ -12,6 +12,7 @@ export async function launch(): Promise<Browser> {
   if (executablePath === undefined) throw new Error('chromium is missing: run tests/prepare');
   return chromium.launch({
     executablePath,
+    timeout: 60_000,
     args: [
       '--headless',
       '--no-sandbox',

@@ -2,20 +2,10 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 export const temporaryFolder = (what: string): string => mkdtempSync(join(tmpdir(), `chat-${what}-`));
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
 
 /** Waits until `attempt` gives something true, or fails with what it was waiting for. */
 export async function eventually<T>(what: string, attempt: () => Promise<T> | T, limit = 60_000): Promise<NonNullable<T>> {
@@ -54,6 +44,13 @@ export class Program {
 
   output(): string {
     return readFileSync(this.log, 'utf8');
+  }
+
+  /** Whether it ended because somebody else has its port; what ended for another reason is an error. */
+  lostItsPort(): boolean {
+    if (!this.ended) return false;
+    if (!this.output().includes('already in use')) throw new Error(`it ended:\n${this.output()}`);
+    return true;
   }
 
   async end(signal: NodeJS.Signals): Promise<void> {

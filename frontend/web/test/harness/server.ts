@@ -6,7 +6,8 @@ import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { eventually, freePort, Program, temporaryFolder } from './processes';
+import { freePort } from '../../../driver/test/support/port';
+import { eventually, Program, temporaryFolder } from './processes';
 
 export type DatabaseKind = 'SQLite' | 'MariaDB';
 
@@ -18,8 +19,8 @@ const SECRET = randomBytes(32).toString('hex');
 export class Server {
   private program: Program | undefined;
   private readonly folder = temporaryFolder('server');
+  port = 0;
   private constructor(
-    readonly port: number,
     private readonly settings: Record<string, string>,
     private readonly database: MariaDb | undefined,
   ) {}
@@ -35,8 +36,9 @@ export class Server {
       ...(options.development ? {} : { CHAT_JWT_SECRET: SECRET }),
       ...options.settings,
     };
-    const server = new Server(await freePort(), settings, database);
-    await server.restart();
+    const server = new Server(settings, database);
+    do server.port = await freePort();
+    while (!(await server.begins()));
     return server;
   }
 
@@ -51,13 +53,19 @@ export class Server {
 
   async restart(): Promise<void> {
     await this.kill9();
+    if (!(await this.begins())) throw new Error(`its port is taken:\n${this.program?.output()}`);
+  }
+
+  /** Starts it, and waits until it is ready. False if somebody else has its port. */
+  private async begins(): Promise<boolean> {
     const program = new Program(BINARY, [], { ...this.settings, CHAT_LISTEN: `127.0.0.1:${this.port}` }, this.folder);
     this.program = program;
     await eventually('the server is ready', async () => {
-      if (program.ended) throw new Error(`the server ended:\n${program.output()}`);
+      if (program.lostItsPort()) return true;
       const answer = await fetch(`${this.url}readyz`).catch(() => null);
       return answer?.status === 200;
     });
+    return !program.lostItsPort();
   }
 
   async remove(): Promise<void> {
@@ -116,7 +124,6 @@ class MariaDb {
     const run = promisify(execFile);
     const [data, socket] = [join(folder, 'data'), join(folder, 'socket')];
     const user = `--user=${userInfo().username}`;
-    const port = await freePort();
     const password = randomBytes(16).toString('hex');
     await run('mariadb-install-db', ['--no-defaults', '--auth-root-authentication-method=normal', '--skip-test-db', user, `--datadir=${data}`], {
       env: { ...process.env, PATH: PATHS, TMPDIR: folder },
@@ -126,34 +133,37 @@ CREATE USER chat@'127.0.0.1' IDENTIFIED BY '${password}';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON chat.* TO chat@'127.0.0.1';
 `;
     writeFileSync(join(folder, 'init.sql'), sql);
-    const program = new Program(
-      'mariadbd',
-      [
-        '--no-defaults',
-        user,
-        `--datadir=${data}`,
-        `--socket=${socket}`,
-        `--port=${port}`,
-        '--bind-address=127.0.0.1',
-        '--skip-name-resolve',
-        '--innodb-flush-log-at-trx-commit=1',
-        '--innodb-buffer-pool-size=64M',
-        '--max-allowed-packet=64M',
-        `--init-file=${join(folder, 'init.sql')}`,
-      ],
-      { PATH: PATHS },
-      folder,
-    );
-    await eventually('MariaDB answers', async () => {
-      if (program.ended) throw new Error(`MariaDB ended:\n${program.output()}`);
-      return run('mariadb-admin', ['--no-defaults', '-h127.0.0.1', `-P${port}`, '-uchat', `-p${password}`, 'ping'], {
-        env: { ...process.env, PATH: PATHS },
-      }).then(
-        ({ stdout }) => stdout.includes('alive'),
-        () => false,
+    for (;;) {
+      const port = await freePort();
+      const program = new Program(
+        'mariadbd',
+        [
+          '--no-defaults',
+          user,
+          `--datadir=${data}`,
+          `--socket=${socket}`,
+          `--port=${port}`,
+          '--bind-address=127.0.0.1',
+          '--skip-name-resolve',
+          '--innodb-flush-log-at-trx-commit=1',
+          '--innodb-buffer-pool-size=64M',
+          '--max-allowed-packet=64M',
+          `--init-file=${join(folder, 'init.sql')}`,
+        ],
+        { PATH: PATHS },
+        folder,
       );
-    });
-    return new MariaDb(program, `mysql://chat:${password}@127.0.0.1:${port}/chat`);
+      await eventually('MariaDB answers', async () => {
+        if (program.lostItsPort()) return true;
+        return run('mariadb-admin', ['--no-defaults', '-h127.0.0.1', `-P${port}`, '-uchat', `-p${password}`, 'ping'], {
+          env: { ...process.env, PATH: PATHS },
+        }).then(
+          ({ stdout }) => stdout.includes('alive'),
+          () => false,
+        );
+      });
+      if (!program.lostItsPort()) return new MariaDb(program, `mysql://chat:${password}@127.0.0.1:${port}/chat`);
+    }
   }
 
   remove(): Promise<void> {
