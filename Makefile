@@ -1,6 +1,6 @@
 # The commands of this project. `make run` needs Rust and nothing else; with Node 20 it has the chat page as well.
 
-.PHONY: run page test test-quick proof check bench bench-full openapi
+.PHONY: run page test test-quick soak proof check bench bench-full openapi
 
 # The server on http://127.0.0.1:3000 with SQLite in ./data.
 run: page
@@ -11,17 +11,25 @@ run: page
 page:
 	@frontend/web/build
 
-# Every test: on SQLite, MariaDB and MySQL, with a collector of traces, and in a browser. STAGES="a b" names test
-# binaries that must not be empty.
+# Every test: on SQLite, MariaDB and MySQL, with a collector of traces, and in a browser. ONLY=subject runs the tests with
+# that word in their module or crate (ONLY=sockets, ONLY=domain), ONLY=frontend those of the front end. STAGES="a b" names
+# modules that must not be empty. docs/testing.md says which promise is held where.
+ONLY ?=
 test:
 	tests/prepare
 	$(MAKE) --no-print-directory page
-	STAGES="$(STAGES)" ALSO=frontend/test tests/run --workspace --all-features
+	STAGES="$(STAGES)" tests/run $(ONLY)
 
-# Without database servers: the unit tests, and the contract on the in-memory log and on SQLite.
+# Without database servers, Node and a browser, in under two minutes: unit tests, the contract, and most of what runs on
+# SQLite.
 test-quick:
-	tests/run --workspace --lib
-	tests/run -p chat-tests --test contract -- memory sqlite
+	PROFILE=quick tests/run
+
+# What the gate runs small, in full size: hours. It must pass before a release.
+soak:
+	tests/prepare
+	$(MAKE) --no-print-directory page
+	PROFILE=soak tests/run $(ONLY)
 
 # Everything is broken for PROOF_MINUTES (10) while people send and read, and a checker looks at what came of it.
 # PROOF_DATABASE is mariadb (with a replica; PROOF_STANDBY=no: without; PROOF_CLUSTER=yes: of a Galera cluster), mysql or

@@ -11,7 +11,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -59,6 +59,28 @@ impl Collector {
             }
         });
         Self { address, taken }
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        let taken = self.taken.lock().unwrap();
+        taken.iter().flat_map(|(_, body)| spans(body)).collect()
+    }
+
+    /// Waits until so many spans of these names have come. A server that ends waits for its last ones for seconds only.
+    fn wait_for(&self, expected: &[(&str, usize)]) {
+        let begin = Instant::now();
+        loop {
+            let spans = self.spans();
+            let count = |name: &str| spans.iter().filter(|span| span.name == name).count();
+            if expected.iter().all(|(name, least)| count(name) >= *least) {
+                return;
+            }
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "{spans:?} and not {expected:?}"
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -197,6 +219,8 @@ fn otlp_carries_the_way_of_a_message_and_nothing_that_is_in_it() {
         ("CHAT_DATABASE_URL", &database),
         ("CHAT_OTLP_ENDPOINT", &endpoint),
         ("CHAT_DRAIN_S", "0"),
+        // Milliseconds.
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
     ]));
     let token = |user: &str| {
         let output = server(&[]).args(["token", "--user", user]).output().unwrap();
@@ -230,6 +254,9 @@ fn otlp_carries_the_way_of_a_message_and_nothing_that_is_in_it() {
     sending.get_mut().write_all(send.as_bytes()).unwrap();
     assert!(read_head(&mut sending).0.starts_with("http/1.1 201"));
     wait_for("a-secret-of-theirs");
+    // With it, its request is at an end.
+    drop(listening);
+    collector.wait_for(&[("request", 2), ("command", 1), ("batch", 1), ("delivery", 1)]);
     running.stop();
 
     let taken = collector.taken.lock().unwrap();
@@ -247,7 +274,8 @@ fn otlp_carries_the_way_of_a_message_and_nothing_that_is_in_it() {
             assert!(!text.contains(secret), "{secret} in {text:?}");
         }
     }
-    let spans: Vec<_> = taken.iter().flat_map(|(_, body)| spans(body)).collect();
+    drop(taken);
+    let spans = collector.spans();
     let mut by_name: HashMap<&str, Vec<&Span>> = HashMap::new();
     for span in &spans {
         by_name.entry(&span.name).or_default().push(span);

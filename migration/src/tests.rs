@@ -33,12 +33,16 @@ impl File {
     }
 
     async fn connect(&self) -> DatabaseConnection {
+        // Short, so that a taken lock shows at once, and the waiting is done by the code under test.
+        self.connect_waiting(Duration::from_millis(10)).await
+    }
+
+    async fn connect_waiting(&self, busy_timeout: Duration) -> DatabaseConnection {
         let path = self.folder.path().join("chat.db");
         let mut options = ConnectOptions::new(format!("sqlite://{}?mode=rwc", path.display()));
-        // Short, so that a taken lock shows at once, and the waiting is done by the code under test.
-        options.max_connections(4).map_sqlx_sqlite_opts(|sqlite| {
+        options.max_connections(4).map_sqlx_sqlite_opts(move |sqlite| {
             sqlite
-                .busy_timeout(Duration::from_millis(10))
+                .busy_timeout(busy_timeout)
                 .synchronous(SqliteSynchronous::Off)
         });
         Database::connect(options).await.unwrap()
@@ -245,7 +249,9 @@ async fn down_keeps_a_log_that_holds_messages_until_told_to_discard_them() {
 async fn replicas_that_start_at_once_all_come_up() {
     for _ in 0..10 {
         let file = File::new();
-        let (one, two, three) = (file.connect().await, file.connect().await, file.connect().await);
+        // Whoever looks what is there waits for a commit of another one.
+        let connect = || file.connect_waiting(Duration::from_secs(30));
+        let (one, two, three) = (connect().await, connect().await, connect().await);
         let start = |db: DatabaseConnection| tokio::spawn(async move { up(&db).await });
         let (one, two, three) = tokio::join!(start(one), start(two), start(three));
         let mut applied = [one, two, three].map(|replica| replica.unwrap().unwrap().len());

@@ -46,6 +46,9 @@ def inward(value):
 def connect(name, port, auth, options):
     client = socketio.Client(reconnection_delay=0.5, reconnection_delay_max=2)
     state = clients[name] = {"client": client, "auth": auth, "cursor": None}
+    # Its transport starts a thread for each message, and threads overtake each other. Here they are told in order.
+    trigger = client.eio._trigger_event
+    client.eio._trigger_event = lambda event, *args, **how: trigger(event, *args, **{**how, "run_async": False})
 
     def happened(event, *args):
         tell({"name": name, "event": event, "args": outward(args)})

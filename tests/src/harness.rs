@@ -4,6 +4,8 @@ pub mod wait;
 
 pub mod guard;
 
+pub mod size;
+
 pub mod clock;
 
 pub mod disk;
@@ -24,4 +26,5 @@ pub use databases::{Database, DatabaseServer, Kind};
 pub use events::{Events, Frame, StalledEvents};
 pub use proxy::{CommitFault, Proxy};
 pub use server::{Outcome, Running, Server, run, run_alone, start_command};
+pub use size::sized;
 pub use wait::{eventually, free_port};

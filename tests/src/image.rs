@@ -8,6 +8,7 @@
 
 use std::{
     collections::BTreeMap,
+    env,
     fs::{self, File},
     os::unix::fs::chown,
     path::{Component, Path, PathBuf},
@@ -181,11 +182,20 @@ fn run(command: &str, stage: &Stage, environment: &[(&str, &str)]) -> String {
         .split([' ', '=', '>', '<', '"', '\''])
         .find(|word| word.starts_with('/'));
     assert_eq!(outside, None, "a step that cannot be carried out here: {command}");
-    let output = Command::new("sh")
+    let mut shell = Command::new("sh");
+    // In an image nobody says anything of a package or a folder. Build scripts of dependencies watch what cargo says of
+    // the test's (ring's does): passed on, it would have half of the tree built anew here, and again outside.
+    for (name, _) in env::vars_os() {
+        let is_of_the_test = name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_") || name.starts_with("NEXTEST"));
+        if is_of_the_test && name != "CARGO_HOME" && name != "CARGO_INCREMENTAL" {
+            shell.env_remove(name);
+        }
+    }
+    let output = shell
         .args(["-c", command])
         .current_dir(stage.path("."))
-        // Where there is none in an image.
-        .env_remove("CARGO_TARGET_DIR")
         .envs(&stage.variables)
         .envs(environment.iter().copied())
         .output()

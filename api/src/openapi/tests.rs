@@ -53,7 +53,7 @@ fn every_operation_is_named_for_its_handler_and_has_its_refusals() {
 /// What cannot be had in here: the tests that have it are named.
 fn is_elsewhere(operation: &str, code: Code) -> bool {
     match code {
-        // A token whose key cannot be fetched: tests/keys.rs.
+        // A token whose key cannot be fetched: tests/tests/promises/security/keys.rs.
         Code::NotReady => operation != "check_readiness",
         // A panic; `get_message` has one in these tests, and the layer that answers it stands around all routes.
         Code::Internal => operation != "get_message",

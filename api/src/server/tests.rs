@@ -79,7 +79,7 @@ async fn ask(address: SocketAddr, head: &str) -> TcpStream {
 async fn read_to(stream: &mut TcpStream, end: &str) -> String {
     let mut text = Vec::new();
     while !text.ends_with(end.as_bytes()) {
-        let read = timeout(Duration::from_secs(10), stream.read_u8())
+        let read = timeout(Duration::from_secs(60), stream.read_u8())
             .await
             .expect("nothing came");
         text.push(read.unwrap_or_else(|error| panic!("{error} after {:?}", String::from_utf8_lossy(&text))));
@@ -92,7 +92,7 @@ const GET_STUBBORN: &str = "GET /stubborn HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test]
 async fn handlers_see_the_peer_and_connections_are_kept() {
-    let server = start(Duration::from_secs(10)).await;
+    let server = start(Duration::from_secs(60)).await;
     let mut stream = ask(server.address, "GET /peer HTTP/1.1\r\nHost: x\r\n\r\n").await;
     read_to(&mut stream, "127.0.0.1").await;
     stream
@@ -104,7 +104,7 @@ async fn handlers_see_the_peer_and_connections_are_kept() {
 
 #[tokio::test]
 async fn a_stop_lets_streams_end_and_requests_finish() {
-    let server = start(Duration::from_secs(10)).await;
+    let server = start(Duration::from_secs(60)).await;
     let mut polite = ask(server.address, GET_POLITE).await;
     read_to(&mut polite, "word\r\n").await;
     let mut slow = ask(
@@ -127,7 +127,7 @@ async fn a_stop_lets_streams_end_and_requests_finish() {
 #[tokio::test]
 async fn who_finds_no_place_is_told_so_and_a_place_that_is_given_back_is_the_next_ones() {
     const GET_PEER: &str = "GET /peer HTTP/1.1\r\nHost: x\r\n\r\n";
-    let server = start_with(Duration::from_secs(10), 2).await;
+    let server = start_with(Duration::from_secs(60), 2).await;
     let mut held = Vec::new();
     for _ in 0..2 {
         let mut stream = ask(server.address, GET_POLITE).await;
@@ -146,7 +146,7 @@ async fn who_finds_no_place_is_told_so_and_a_place_that_is_given_back_is_the_nex
         silent.push(TcpStream::connect(server.address).await.unwrap());
     }
     let mut behind = ask(server.address, GET_PEER).await;
-    timeout(REFUSAL_TIME * 5, read_to(&mut behind, "full"))
+    timeout(REFUSAL_TIME * 10, read_to(&mut behind, "full"))
         .await
         .expect("whoever asks is answered at once");
     held.pop();
@@ -160,7 +160,7 @@ async fn who_finds_no_place_is_told_so_and_a_place_that_is_given_back_is_the_nex
             }
         }
     };
-    timeout(Duration::from_secs(20), served)
+    timeout(Duration::from_secs(60), served)
         .await
         .expect("a place is free");
 }

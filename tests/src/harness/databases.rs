@@ -1,10 +1,12 @@
-//! Real databases: SQLite in a file, a private MariaDB and a private MySQL for each test process, started when first
-//! asked for, and servers of a test's own that it may kill.
+//! Real databases: SQLite in a file, a MariaDB and a MySQL that the tests of a run share, and servers of a test's own that
+//! it may kill.
 //!
 //! They are as durable as production's. A test gets a fresh database with a user that has the rights named in
 //! docs/operations.md and no others, for the server under test, and a connection as root to look inside and to plant things.
 
 mod server;
+
+mod shared;
 
 mod available;
 
@@ -29,8 +31,8 @@ use sea_orm::{
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use self::server::Address;
-pub use self::{available::not_run, server::DatabaseServer};
+pub use self::{available::not_run, server::DatabaseServer, shared::SharedServers};
+use self::{server::Address, shared::shared};
 use super::{guard::temporary_folder, wait::eventually};
 
 /// The rights of the user that the server under test connects as, on its own database only.
@@ -67,7 +69,7 @@ enum Place {
 }
 
 impl Database {
-    /// A fresh, empty database; on MariaDB and MySQL on the server of this test process.
+    /// A fresh, empty database; on MariaDB and MySQL on the shared server.
     pub async fn fresh(kind: Kind) -> Database {
         let place = match kind {
             Kind::Sqlite => Place::File(temporary_folder("sqlite")),
@@ -282,8 +284,8 @@ impl Drop for Database {
         };
         let sql = format!("DROP DATABASE IF EXISTS `{name}`; DROP USER IF EXISTS `{user}`");
         let options = address.options();
-        // Not waited for: it saves disk in long runs, and nothing depends on it.
-        thread::spawn(move || {
+        let is_shared = shared(self.kind).is_some_and(|shared| shared.address.port == address.port);
+        let dropping = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
@@ -293,5 +295,10 @@ impl Drop for Database {
                 anyhow::Ok(())
             })
         });
+        // The server outlives this process, and what is left would fill its memory. On one of the test's own nothing
+        // depends on it, and it may be frozen.
+        if is_shared {
+            let _ = dropping.join();
+        }
     }
 }

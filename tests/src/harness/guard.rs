@@ -39,7 +39,10 @@ fn process_folder() -> &'static Path {
             .tempdir()
             .expect("a temporary folder")
             .keep();
-        let guard = guard(&folder).spawn().expect("bash runs the guard");
+        let mut command = guard(&folder);
+        // It outlives this process a little, and must not hold its output open.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let guard = command.spawn().expect("bash runs the guard");
         (folder, guard)
     });
     folder

@@ -1,7 +1,8 @@
 //! A TCP proxy that breaks connections on command: between the server and its database, or a client and the server.
 //!
 //! It also reads along for MySQL's COMMIT, so that the outcome of a commit gets lost for real: the writer must find
-//! out what happened, and every way in which it may have happened can be made here.
+//! out what happened, and every way in which it may have happened can be made here. And it stops a connection at a
+//! statement, for a test that kills a program just there.
 
 use std::{
     io,
@@ -28,6 +29,8 @@ pub enum CommitFault {
     CommitLost,
     /// The client is cut at once; the server sees the COMMIT only after this time, and holds its locks until then.
     CommitLate(Duration),
+    /// The same, until the test calls [`Proxy::deliver_commits`].
+    CommitHeldBack,
     /// Nobody is cut and nothing comes any more: the server waits with its locks held, until it gives the client up.
     Held,
 }
@@ -44,6 +47,7 @@ pub struct Proxy {
 struct Shared {
     orders: watch::Sender<Orders>,
     commits: Mutex<Commits>,
+    stop: Mutex<Stop>,
 }
 
 /// What every connection follows.
@@ -58,6 +62,8 @@ struct Orders {
     half: u64,
     /// A connection that began in an earlier generation ends.
     generation: u64,
+    /// How often the commits that were held back were delivered.
+    deliveries: u64,
 }
 
 #[derive(Debug)]
@@ -66,6 +72,25 @@ struct Commits {
     next: u64,
     probability: f64,
     broken: u64,
+}
+
+/// Where the next connection stops that says this.
+#[derive(Debug, Default)]
+struct Stop {
+    statement: Option<Statement>,
+    stopped: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Statement {
+    text: String,
+    is_passed_on: bool,
+}
+
+/// What ends a connection as the client knows it.
+enum End {
+    Commit(CommitFault),
+    Stop(Statement),
 }
 
 impl Proxy {
@@ -86,6 +111,7 @@ impl Proxy {
             delay: Duration::ZERO,
             half: 0,
             generation: 0,
+            deliveries: 0,
         };
         let commits = Commits {
             fault: CommitFault::AnswerLost,
@@ -96,6 +122,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             orders: watch::channel(orders).0,
             commits: Mutex::new(commits),
+            stop: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, shared.clone()));
         Proxy {
@@ -167,6 +194,38 @@ impl Proxy {
     pub fn commits_broken(&self) -> u64 {
         self.shared.commits().broken
     }
+
+    /// Lets the server have the commits that were held back so far.
+    pub fn deliver_commits(&self) {
+        self.shared.orders.send_modify(|orders| orders.deliveries += 1);
+    }
+
+    /// Stops the first connection whose client says this: the statement goes nowhere, nor does anything after it, and
+    /// the client waits for an answer until it ends. Only of a program that says one thing at a time.
+    pub fn stop_before(&self, text: &str) {
+        self.stop_at(text, false);
+    }
+
+    /// The same, once the server has the statement.
+    pub fn stop_after(&self, text: &str) {
+        self.stop_at(text, true);
+    }
+
+    fn stop_at(&self, text: &str, is_passed_on: bool) {
+        let statement = Some(Statement {
+            text: text.into(),
+            is_passed_on,
+        });
+        *self.shared.stop() = Stop {
+            statement,
+            stopped: false,
+        };
+    }
+
+    /// Whether a connection has stopped where the test told it to.
+    pub fn has_stopped(&self) -> bool {
+        self.shared.stop().stopped
+    }
 }
 
 impl Drop for Proxy {
@@ -179,6 +238,20 @@ impl Drop for Proxy {
 impl Shared {
     fn commits(&self) -> std::sync::MutexGuard<'_, Commits> {
         self.commits.lock().expect("no panic under the lock")
+    }
+
+    fn stop(&self) -> std::sync::MutexGuard<'_, Stop> {
+        self.stop.lock().expect("no panic under the lock")
+    }
+
+    /// Whether the connection ends, or stops, with this chunk from the client.
+    fn end(&self, chunk: &[u8]) -> Option<End> {
+        let is_there = |statement: &mut Statement| {
+            let text = statement.text.as_bytes();
+            chunk.windows(text.len()).any(|window| window == text)
+        };
+        let stop = self.stop().statement.take_if(is_there);
+        stop.map(End::Stop).or_else(|| self.fault(chunk).map(End::Commit))
     }
 
     /// Whether this chunk from the client is a COMMIT to be broken, and how.
@@ -245,11 +318,20 @@ async fn connection(client: TcpStream, target: SocketAddr, shared: &Shared) -> i
     tokio::select! {
         ended = forward(&mut from_server, &mut to_client, shared, None, |_| false) => ended?,
         ended = forward(&mut from_client, &mut to_server, shared, Some(half), |chunk| {
-            broken = shared.fault(chunk).map(|fault| (fault, chunk.to_vec()));
+            broken = shared.end(chunk).map(|end| (end, chunk.to_vec()));
             broken.is_some()
         }) => ended?,
     }
-    if let Some((CommitFault::Held, _)) = broken {
+    if let Some((End::Stop(statement), chunk)) = &broken {
+        if statement.is_passed_on {
+            to_server.write_all(chunk).await?;
+        }
+        shared.stop().stopped = true;
+        // Until the client ends, whatever the server does meanwhile.
+        let mut nowhere = tokio::io::sink();
+        return tokio::io::copy(&mut from_client, &mut nowhere).await.map(drop);
+    }
+    if let Some((End::Commit(CommitFault::Held), _)) = broken {
         // Until either side ends it: what else the client says goes nowhere.
         let mut nowhere = tokio::io::sink();
         return tokio::select! {
@@ -257,15 +339,20 @@ async fn connection(client: TcpStream, target: SocketAddr, shared: &Shared) -> i
             ended = tokio::io::copy(&mut from_client, &mut nowhere) => ended.map(drop),
         };
     }
+    let deliveries = shared.orders.borrow().deliveries;
     drop((from_client, to_client));
     // The client is cut; what the server sees is up to the fault. Its answer is awaited before its connection is
     // closed, or the reset could overtake the COMMIT.
-    let Some((fault, commit)) = broken else {
+    let Some((End::Commit(fault), commit)) = broken else {
         return Ok(());
     };
     match fault {
         CommitFault::CommitLost | CommitFault::Held => return Ok(()),
         CommitFault::CommitLate(time) => tokio::time::sleep(time).await,
+        CommitFault::CommitHeldBack => {
+            let mut orders = shared.orders.subscribe();
+            let _ = orders.wait_for(|orders| orders.deliveries != deliveries).await;
+        }
         CommitFault::AnswerLost => {}
     }
     to_server.write_all(&commit).await?;

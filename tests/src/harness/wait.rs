@@ -8,7 +8,8 @@ use std::{
 
 use rand::Rng;
 
-/// Asks `condition` again and again until it holds; panics with `what` when it does not within `limit`.
+/// Asks `condition` again and again until it holds; panics with `what` when it does not within `limit`. The longer it
+/// takes the less often it asks: what is asked computes for the answer.
 pub async fn eventually<F, Fut>(what: &str, limit: Duration, mut condition: F)
 where
     F: FnMut() -> Fut,
@@ -17,7 +18,8 @@ where
     let begin = Instant::now();
     while !condition().await {
         assert!(begin.elapsed() < limit, "not within {limit:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        let pause = begin.elapsed() / 20;
+        tokio::time::sleep(pause.clamp(Duration::from_millis(10), Duration::from_millis(100))).await;
     }
 }
 

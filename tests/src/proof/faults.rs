@@ -369,7 +369,11 @@ impl World {
             Fault::StallLink(node) => self.link(node).stall(true),
             Fault::DelayLink(node) => self.link(node).delay(Duration::from_millis(25)),
             Fault::HalfCloseLink(node) => self.link(node).half_close(),
-            Fault::LoseCommits(node, fault) => self.link(node).break_commits(fault, 0.2),
+            Fault::LoseCommits(node, fault) => {
+                // One for sure, also where few come.
+                self.link(node).break_next_commits(fault, 1);
+                self.link(node).break_commits(fault, 0.2);
+            }
             Fault::KillDatabase => self.server().kill9().await,
             Fault::RestartDatabase => self.server().stop().await,
             Fault::FreezeDatabase => self.server().sigstop(),
@@ -395,7 +399,10 @@ impl World {
             Fault::DelayClients(node) => self.nodes[node].clients.delay(Duration::ZERO),
             Fault::StallLink(node) => self.link(node).stall(false),
             Fault::DelayLink(node) => self.link(node).delay(Duration::ZERO),
-            Fault::LoseCommits(node, fault) => self.link(node).break_commits(fault, 0.0),
+            Fault::LoseCommits(node, fault) => {
+                self.link(node).break_next_commits(fault, 0);
+                self.link(node).break_commits(fault, 0.0);
+            }
             Fault::KillDatabase | Fault::RestartDatabase => self.server().start().await,
             Fault::FreezeDatabase => self.server().sigcont(),
             Fault::ReadOnlyDatabase => self.server().execute("SET GLOBAL read_only = 0").await,

@@ -22,9 +22,9 @@ use crate::{guard::Process, plain::folder};
 
 /// How many messages wait in it at once.
 const WAITING: usize = 4;
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_secs(60);
 /// For what is on its way when everything is whole again, and for the rest of the log after that.
-const LAST_LIMIT: Duration = Duration::from_secs(60);
+const LAST_LIMIT: Duration = Duration::from_secs(180);
 
 /// Sends until the crowd is told to stop, says when all of it is answered, and reads to the end of the log.
 pub async fn follow(reader: Reader, crowd: Crowd, node: usize, name: String, answered: oneshot::Sender<()>) {
@@ -125,8 +125,7 @@ pub async fn follow(reader: Reader, crowd: Crowd, node: usize, name: String, ans
                 Some(status) => refusal(&line, status.try_into().unwrap_or_default(), &text("code")),
             };
             if let Some((operation, in_flight)) = asked.remove(key) {
-                history.end(operation, answer);
-                drop(in_flight);
+                crowd.end(operation, answer, in_flight);
             }
             continue;
         }

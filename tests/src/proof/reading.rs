@@ -69,7 +69,7 @@ type Next<'a> = Pin<Box<dyn Future<Output = Vec<Got>> + Send + 'a>>;
 impl Reader {
     /// Reads until the end of the log is known and reached; gives up a while after it is known.
     pub async fn read(mut self) {
-        const LAST_LIMIT: Duration = Duration::from_secs(60);
+        const LAST_LIMIT: Duration = Duration::from_secs(180);
         let mut rng = StdRng::seed_from_u64(self.seed);
         let token = lasting_token(&self.user, if self.everything { "chat.read_all" } else { "" });
         let mut node = self.doors.any(&mut rng);

@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -70,9 +70,38 @@ pub struct Crowd {
     pub history: History,
     pub users: Arc<Vec<String>>,
     pub in_flight: Arc<AtomicUsize>,
+    pub outcomes: Arc<Outcomes>,
     pub stop: watch::Receiver<bool>,
     /// Between two sends of one sender.
     pub pace: Duration,
+}
+
+/// What sends came to so far, which tells the run when it has seen enough of everything. The checker counts anew, from
+/// the history.
+#[derive(Debug, Default)]
+pub struct Outcomes {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    unknown: AtomicU64,
+}
+
+impl Outcomes {
+    fn count(&self, answer: &Answer) {
+        let outcome = match answer {
+            Answer::Ok { .. } => &self.accepted,
+            Answer::Refused { .. } => &self.refused,
+            Answer::Unknown { .. } => &self.unknown,
+        };
+        outcome.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether each outcome stays above 1 % of all sends, whatever `more` sends come to.
+    pub fn stay_above_one_percent(&self, more: u64) -> bool {
+        let outcomes = [&self.accepted, &self.refused, &self.unknown];
+        let counts = outcomes.map(|outcome| outcome.load(Ordering::Relaxed));
+        let all = counts.iter().sum::<u64>() + more;
+        counts.iter().all(|count| count * 100 >= all)
+    }
 }
 
 /// One send: what it is, and how it is asked for.
@@ -114,6 +143,13 @@ impl Drop for InFlight {
 impl Crowd {
     pub(super) fn is_over(&self) -> bool {
         *self.stop.borrow()
+    }
+
+    /// Notes what came of a send, which is in flight no more.
+    pub(super) fn end(&self, operation: u64, answer: Answer, in_flight: InFlight) {
+        self.outcomes.count(&answer);
+        self.history.end(operation, answer);
+        drop(in_flight);
     }
 
     async fn pause(&self, rng: &mut StdRng) {
@@ -264,8 +300,7 @@ pub async fn over_rest(crowd: Crowd, user: String, name: String, seed: u64) {
                     why: "no answer".into(),
                 },
             };
-            crowd.history.end(operation, answer.clone());
-            drop(in_flight);
+            crowd.end(operation, answer.clone(), in_flight);
             if !passes(&answer) || matches!(draft.manner, Manner::Forgets(_)) || crowd.is_over() {
                 break;
             }
@@ -354,8 +389,7 @@ async fn row(crowd: &Crowd, user: &str, node: usize, socket: &mut SocketIo, draf
                     };
                     let (_, operation, draft, in_flight) = asked.remove(at);
                     let answer = ack(data, &attachments);
-                    crowd.history.end(operation, answer.clone());
-                    drop(in_flight);
+                    crowd.end(operation, answer.clone(), in_flight);
                     if passes(&answer) {
                         drafts.push(draft);
                     }
@@ -372,8 +406,8 @@ async fn row(crowd: &Crowd, user: &str, node: usize, socket: &mut SocketIo, draf
         "hung up"
     };
     let is_whole = asked.is_empty() && in_time;
-    for (_, operation, mut draft, _) in asked {
-        crowd.history.end(operation, Answer::Unknown { why: why.into() });
+    for (_, operation, mut draft, in_flight) in asked {
+        crowd.end(operation, Answer::Unknown { why: why.into() }, in_flight);
         match draft.manner {
             Manner::Forgets(_) => continue,
             Manner::HangsUp(_) => draft.manner = Manner::Plain,

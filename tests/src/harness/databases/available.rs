@@ -49,7 +49,7 @@ pub(super) fn tell_version(kind: Kind, version: &str) {
     }
 }
 
-async fn mysql() -> Option<&'static PathBuf> {
+pub(super) async fn mysql() -> Option<&'static PathBuf> {
     static MYSQL: OnceCell<Option<PathBuf>> = OnceCell::const_new();
     let found = MYSQL.get_or_init(|| async {
         let output = Command::new(MYSQL_SCRIPT)

@@ -16,14 +16,17 @@ use sea_orm::sqlx::{self, Connection, MySqlConnection, mysql::MySqlConnectOption
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::{Database, GRANTS, Kind, Place, available};
+use super::{
+    Database, GRANTS, Kind, Place, available,
+    shared::{copy, shared},
+};
 use crate::harness::{
     disk::on_a_disk_that_may_be_full,
     guard::{Process, temporary_folder},
     wait::{free_port, random_name},
 };
 
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(120);
 /// In its folder, while its disk is full.
 const FULL_DISK: &str = "full-disk";
 
@@ -36,7 +39,7 @@ pub struct DatabaseServer {
     /// What it finds in its environment.
     pub(super) environment: Vec<(String, String)>,
     address: Address,
-    // Before the folder, so that the process is gone when the folder goes.
+    // Before the folder, so that the process is gone when the folder goes. None, too, where another process started it.
     process: Option<Process>,
     folder: TempDir,
     /// It begins where it stands in the log of its cluster, and is there when it has what the others have.
@@ -74,7 +77,7 @@ impl DatabaseServer {
             server.initialize().await;
             server.start_anywhere(&["--wsrep-new-cluster".into()]).await;
         } else {
-            fs::create_dir(server.folder.path().join("data")).expect("a folder in the temporary folder");
+            fs::create_dir(server.data()).expect("a folder in the temporary folder");
             server.start_anywhere(&[]).await;
         }
         server
@@ -103,6 +106,39 @@ impl DatabaseServer {
         }
     }
 
+    /// A server that was set up, started and stopped: what the first start makes, certificates and the like, is in its data
+    /// folder as well.
+    pub(super) async fn template(kind: Kind) -> DatabaseServer {
+        let mut server = DatabaseServer::new(kind, &[], Vec::new()).await;
+        server.install().await;
+        server.start_anywhere(&[]).await;
+        server.stop().await;
+        // Each server has an identity and a log of its own.
+        for entry in fs::read_dir(server.data())
+            .expect("the data folder is there")
+            .flatten()
+        {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name == "auto.cnf" || name.starts_with("binlog.") {
+                fs::remove_file(entry.path()).expect("the data folder is ours");
+            }
+        }
+        server
+    }
+
+    /// A server whose data folder is a copy of that of a template.
+    pub(super) async fn begun_from(template: &DatabaseServer) -> DatabaseServer {
+        let mut server = DatabaseServer::new(template.kind, &[], Vec::new()).await;
+        copy(&template.data(), &server.data()).await;
+        server.start_anywhere(&[]).await;
+        server
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     async fn start_anywhere(&mut self, more: &[String]) {
         while !self.try_start(more).await {
             self.address.port = free_port();
@@ -126,7 +162,7 @@ impl DatabaseServer {
         done.expect("the disk of the test is not full");
     }
 
-    /// The server of this test process.
+    /// The server that all tests share which need none of their own.
     pub(super) async fn shared(kind: Kind) -> &'static DatabaseServer {
         static MARIADB: OnceCell<DatabaseServer> = OnceCell::const_new();
         static MYSQL: OnceCell<DatabaseServer> = OnceCell::const_new();
@@ -137,6 +173,12 @@ impl DatabaseServer {
         };
         server
             .get_or_init(|| async {
+                if let Some(shared) = shared(kind) {
+                    let mut server = DatabaseServer::new(kind, &[], Vec::new()).await;
+                    server.address = shared.address.clone();
+                    available::tell_version(kind, &shared.version);
+                    return server;
+                }
                 let server = DatabaseServer::dedicated(kind, &[]).await;
                 available::tell_version(kind, &server.version().await);
                 server
@@ -325,9 +367,17 @@ impl DatabaseServer {
         }
     }
 
-    /// Makes the data folder.
+    /// Makes the data folder: a copy, where there is one to copy from.
     async fn initialize(&self) {
-        let data = format!("--datadir={}", self.folder.path().join("data").display());
+        match shared(self.kind) {
+            Some(shared) => shared.copy_template(&self.data()).await,
+            None => self.install().await,
+        }
+    }
+
+    /// Makes the data folder as an operator does.
+    async fn install(&self) {
+        let data = format!("--datadir={}", self.data().display());
         let program = match self.kind {
             Kind::MariaDb => PathBuf::from("mariadb-install-db"),
             _ => self.program.clone(),

@@ -1,0 +1,13 @@
+//! How large a long or statistical test is: small in the gate, in full before a release (`make soak`). What is asserted
+//! is the same.
+
+use std::env;
+
+/// `small`, or `full` where `SOAK=yes`.
+pub fn sized<T>(small: T, full: T) -> T {
+    if env::var("SOAK").is_ok_and(|soak| soak == "yes") {
+        full
+    } else {
+        small
+    }
+}

@@ -1,0 +1,549 @@
+//! What one user, one address and all together may take of a node: each limit refuses with its code, says when to come
+//! again, touches nobody else, gives back what it took, and shows in the metrics.
+//!
+//! The tests connect from 127.0.0.1, which is a trusted proxy unless they say otherwise: each address they want, they
+//! have by `X-Forwarded-For`.
+
+use std::{sync::Mutex, time::Duration};
+
+use chat_tests::{
+    Client, Database, Events, Frame, Kind, Problem, Server, eventually, free_port,
+    metrics::{shown_at, value},
+    ok, reply,
+    socketio::{Incoming, Refusal, SocketIo, Transport},
+};
+use futures_util::future::join_all;
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle, time::timeout};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// As documentation has them (RFC 5737, RFC 3849).
+const HERE: &str = "192.0.2.1";
+const THERE: &str = "198.51.100.7";
+
+async fn start(settings: &[(&str, &str)]) -> (Database, Server) {
+    let database = Database::fresh(Kind::Sqlite).await;
+    let server = Server::start(&database, settings).await;
+    (database, server)
+}
+
+/// A request for `/v1/events` from an address, or from this machine's own.
+fn events_from(server: &Server, user: &str, address: Option<&str>) -> RequestBuilder {
+    let request = server.client(user).get("/v1/events");
+    match address {
+        Some(address) => request.header("X-Forwarded-For", address),
+        None => request,
+    }
+}
+
+/// A stream and the first thing that it said.
+async fn stream_from(server: &Server, user: &str, address: Option<&str>) -> (Events, Frame) {
+    let mut events = Events::open(events_from(server, user, address)).await.unwrap();
+    let first = events.next(LIMIT).await.unwrap();
+    (events, first)
+}
+
+async fn open(server: &Server, user: &str, address: Option<&str>) -> Events {
+    let (events, first) = stream_from(server, user, address).await;
+    assert_eq!(first.event, "ready", "{first:?}");
+    events
+}
+
+async fn is_open_to(server: &Server, user: &str, address: Option<&str>) -> bool {
+    stream_from(server, user, address).await.1.event == "ready"
+}
+
+/// On both forms of `/v1/events`: a stream that closes at once, and a problem.
+async fn assert_full(server: &Server, user: &str, address: Option<&str>) {
+    let (mut events, first) = stream_from(server, user, address).await;
+    assert_eq!((first.event.as_str(), first.id.as_str()), ("closing", ""));
+    assert_eq!(
+        first.data,
+        json!({"code": "too_many_connections", "retry_after": 5})
+    );
+    assert_eq!(events.next(LIMIT).await, None);
+    let refused = poll_from(server, user, address).await.unwrap_err();
+    assert_eq!(
+        (refused.status, refused.code.as_str(), refused.retry_after()),
+        (503, "too_many_connections", Some(5))
+    );
+}
+
+async fn poll_from(server: &Server, user: &str, address: Option<&str>) -> Result<Value, Problem> {
+    ok(events_from(server, user, address).query(&[("wait", "0")])).await
+}
+
+/// A stream, as soon as there is a place for it.
+async fn open_at_last(server: &Server, user: &str, address: Option<&str>) -> Events {
+    let opened = Mutex::new(None);
+    eventually("a place is given back", LIMIT, || async {
+        let (events, first) = stream_from(server, user, address).await;
+        let ready = first.event == "ready";
+        if ready {
+            *opened.lock().unwrap() = Some(events);
+        }
+        ready
+    })
+    .await;
+    opened.into_inner().unwrap().unwrap()
+}
+
+/// A long poll that waits, as soon as there is a place for it. Aborted, its connection is cut.
+async fn waiting_poll_at_last(server: &Server, admin: u16, user: &str) -> JoinHandle<Result<Value, Problem>> {
+    let poll = || {
+        let request = events_from(server, user, None).query(&[("wait", "60")]);
+        tokio::spawn(ok(request))
+    };
+    let waiting = Mutex::new(poll());
+    eventually("a long poll waits", LIMIT, || async {
+        if waiting.lock().unwrap().is_finished() {
+            *waiting.lock().unwrap() = poll();
+        }
+        // One that is refused is counted too, for less than the time between two looks.
+        for _ in 0..2 {
+            if value(&shown_at(admin).await, r#"chat_connections{door="long_poll"}"#) != 1.0 {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    waiting.into_inner().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_sends_too_much_is_let_in_again_after_the_wait() {
+    let (_database, server) = start(&[("CHAT_SENDS_PER_SECOND", "1"), ("CHAT_SENDS_BURST", "5")]).await;
+    let alice = server.client("alice");
+    // All at once, or a slow machine would send no more than it may.
+    let sends = (0..100).map(|n| {
+        let alice = alice.clone();
+        async move { alice.send("bob", &n.to_string(), Some(&format!("key-{n}"))).await }
+    });
+    let answers = join_all(sends).await;
+    let recorded = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!((5..100).contains(&recorded), "{recorded} of 100 were recorded");
+    let mut wait = 0;
+    for refused in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+        assert_eq!((refused.status, refused.code.as_str()), (429, "rate_limited"));
+        assert_eq!(refused.body["retry_after"].as_u64(), refused.retry_after());
+        wait = wait.max(refused.retry_after().unwrap());
+    }
+    assert!(wait >= 1);
+    let carol = server.client("carol");
+    carol.send("bob", "of another user", None).await.unwrap();
+
+    // The promise is about this time and no other.
+    tokio::time::sleep(Duration::from_secs(wait)).await;
+    alice.send("bob", "after the wait", None).await.unwrap();
+    let history = alice.history(&[("with", "bob"), ("limit", "200")]).await.unwrap();
+    let messages = history["messages"].as_array().unwrap().len();
+    assert_eq!(messages, recorded + 1, "what was refused was not recorded");
+    // Reading and receipts are no sends.
+    let bob = server.client("bob");
+    let last = history["messages"][0]["_id"].as_i64().unwrap();
+    for _ in 0..20 {
+        bob.receipt("read", last).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_send_that_is_repeated_counts_as_one() {
+    let (_database, server) = start(&[("CHAT_SENDS_PER_SECOND", "1"), ("CHAT_SENDS_BURST", "3")]).await;
+    let alice = server.client("alice");
+    let first = alice.send("bob", "hi", Some("key")).await.unwrap();
+    let mut refused = 0;
+    for answer in join_all((0..100).map(|_| alice.send("bob", "hi", Some("key")))).await {
+        match answer {
+            Ok(again) => assert_eq!(again["_id"], first["_id"]),
+            Err(problem) => {
+                assert_eq!(problem.code, "rate_limited");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_has_so_many_connections_and_gets_their_places_back() {
+    let port = free_port();
+    let admin = format!("127.0.0.1:{port}");
+    let (_database, server) =
+        start(&[("CHAT_CONNECTIONS_PER_USER", "3"), ("CHAT_ADMIN_LISTEN", &admin)]).await;
+    let first = open(&server, "alice", Some(HERE)).await;
+    let _second = open(&server, "alice", Some(THERE)).await;
+    let third = waiting_poll_at_last(&server, port, "alice").await;
+    assert_full(&server, "alice", None).await;
+    assert_full(&server, "alice", Some(HERE)).await;
+    assert!(is_open_to(&server, "bob", Some(HERE)).await);
+    // What needs no connection that stays goes on.
+    let alice = server.client("alice");
+    alice.send("bob", "hi", None).await.unwrap();
+    // The poll has its event, and with it its end.
+    let page = third.await.unwrap().unwrap();
+    assert_eq!(page["events"].as_array().unwrap().len(), 1);
+
+    let fourth = open_at_last(&server, "alice", None).await;
+    assert_full(&server, "alice", None).await;
+    drop(fourth);
+    let _fifth = open_at_last(&server, "alice", None).await;
+    assert_full(&server, "alice", None).await;
+    drop(first);
+    let sixth = waiting_poll_at_last(&server, port, "alice").await;
+    assert_full(&server, "alice", None).await;
+    sixth.abort();
+    let _seventh = open_at_last(&server, "alice", None).await;
+    assert_full(&server, "alice", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_has_so_many_connections_of_all_its_users() {
+    let (_database, server) = start(&[("CHAT_CONNECTIONS_PER_ADDRESS", "2")]).await;
+    let first = open(&server, "alice", Some(HERE)).await;
+    // What a client has written before what the proxy adds says nothing.
+    let _second = open(&server, "bob", Some(&format!("{THERE}, {HERE}"))).await;
+    assert_full(&server, "carol", Some(HERE)).await;
+    assert_full(&server, "alice", Some(&format!("{THERE},{HERE}:4711"))).await;
+    assert!(is_open_to(&server, "alice", Some(THERE)).await);
+    drop(first);
+    open_at_last(&server, "carol", Some(HERE)).await;
+
+    // One network of IPv6 is one address.
+    let _third = open(&server, "alice", Some("2001:db8:0:1::1")).await;
+    let _fourth = open(&server, "alice", Some("2001:db8:0:1:ffff::2")).await;
+    assert_full(&server, "alice", Some("2001:db8:0:1::3")).await;
+    assert!(is_open_to(&server, "alice", Some("2001:db8:0:2::1")).await);
+
+    // The proxy's own address is everybody's who comes through one that says nothing.
+    let mut many = Vec::new();
+    for _ in 0..5 {
+        many.push(open(&server, "alice", None).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_no_trusted_proxy_speaks_for_itself_only() {
+    let (_database, server) = start(&[
+        ("CHAT_CONNECTIONS_PER_ADDRESS", "2"),
+        ("CHAT_TRUSTED_PROXIES", ""),
+    ])
+    .await;
+    let first = open(&server, "alice", Some(HERE)).await;
+    let _second = open(&server, "bob", Some(THERE)).await;
+    assert_full(&server, "carol", Some("203.0.113.5")).await;
+    assert_full(&server, "carol", None).await;
+    drop(first);
+    open_at_last(&server, "carol", None).await;
+    server.client("alice").get("/nothing").send().await.unwrap();
+    eventually("the log names the peer", LIMIT, || async {
+        server.log().contains("client.address=127.0.0.1")
+    })
+    .await;
+    assert!(!server.log().contains(HERE), "{}", server.log());
+}
+
+/// Requests whose bodies are announced and do not come.
+async fn endless_bodies(server: &Server, count: usize, address: &str) -> Vec<TcpStream> {
+    let head = format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         x-forwarded-for: {address}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
+        server.token("mallory")
+    );
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    streams
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_refusal_shows_in_the_metrics() {
+    let port = free_port();
+    let admin = format!("127.0.0.1:{port}");
+    let settings = [
+        ("CHAT_ADMIN_LISTEN", admin.as_str()),
+        // Sixteen of the largest bodies (six times this and 4096) fit exactly.
+        ("CHAT_CONTENT_LIMIT", "10240"),
+        ("CHAT_BODIES_LIMIT", "1048576"),
+        ("CHAT_CONNECTIONS_PER_USER", "1"),
+        ("CHAT_CONNECTIONS_PER_ADDRESS", "1"),
+        ("CHAT_SENDS_PER_SECOND", "1"),
+        ("CHAT_SENDS_BURST", "1"),
+    ];
+    let (_database, mut server) = start(&settings).await;
+    let rejections = async |code: &str, door: &str| {
+        let name = format!(r#"chat_rejections_total{{code="{code}",door="{door}"}}"#);
+        value(&shown_at(port).await, &name)
+    };
+
+    // A user, then an address.
+    let held = open(&server, "alice", Some(HERE)).await;
+    assert_full(&server, "alice", Some(THERE)).await;
+    assert_full(&server, "bob", Some(HERE)).await;
+    for door in ["sse", "long_poll"] {
+        assert_eq!(rejections("too_many_connections", door).await, 2.0, "{door}");
+    }
+    assert_eq!(
+        value(&shown_at(port).await, r#"chat_connections{door="sse"}"#),
+        1.0
+    );
+    drop(held);
+    eventually("the stream is not counted any more", LIMIT, || async {
+        value(&shown_at(port).await, r#"chat_connections{door="sse"}"#) == 0.0
+    })
+    .await;
+
+    let alice = server.client("alice");
+    let answers = join_all((0..10).map(|_| alice.send("bob", "hi", None))).await;
+    let refused = answers.into_iter().filter_map(Result::err);
+    let refused = refused.filter(|problem| problem.code == "rate_limited").count();
+    assert!(refused >= 3, "{refused} of 10");
+    assert_eq!(rejections("rate_limited", "rest").await, refused as f64);
+    assert!(value(&shown_at(port).await, "chat_sends_total") >= 1.0);
+
+    for path in ["/v1/conversations", "/v1/events"] {
+        let request = server
+            .client("alice")
+            .get(path)
+            .header("x-large", "x".repeat(17 << 10));
+        let answer = reply(request).await;
+        assert_eq!(
+            (answer.status, &answer.body["code"]),
+            (431, &json!("headers_too_large"))
+        );
+    }
+    for door in ["rest", "long_poll"] {
+        assert_eq!(rejections("headers_too_large", door).await, 1.0, "{door}");
+    }
+
+    // A body of which nobody knows the length takes the place of the largest one. An address has half of the places.
+    let mut held = endless_bodies(&server, 16, HERE).await;
+    let mut users = 0;
+    let mut send_from = |address| {
+        users += 1;
+        let client = server.client(&format!("user{users}"));
+        let send = client.post("/v1/messages").header("X-Forwarded-For", address);
+        ok(send.json(&json!({"receiver_id": "bob", "text": "hi"})))
+    };
+    let is_refused = |sent: Result<Value, Problem>| match sent {
+        Ok(_) => false,
+        Err(problem) => {
+            let refusal = (problem.status, problem.code.as_str(), problem.retry_after());
+            assert_eq!(refusal, (503, "overloaded", Some(1)));
+            true
+        }
+    };
+    eventually("no place is left for a body from there", LIMIT, || {
+        let sent = send_from(HERE);
+        async move { is_refused(sent.await) }
+    })
+    .await;
+    send_from(THERE).await.unwrap();
+    held.extend(endless_bodies(&server, 8, THERE).await);
+    eventually("no place is left for a body", LIMIT, || {
+        let sent = send_from("203.0.113.5");
+        async move { is_refused(sent.await) }
+    })
+    .await;
+    assert!(rejections("overloaded", "rest").await >= 1.0);
+    drop(held);
+    for address in [HERE, THERE, "203.0.113.5"] {
+        eventually("the places of bodies that were cut are free", LIMIT, || {
+            let sent = send_from(address);
+            async move { sent.await.is_ok() }
+        })
+        .await;
+    }
+
+    let nobody = Client::new(&server.url(), "").get("/v1/messages");
+    assert_eq!(reply(nobody).await.status, 401);
+    assert_eq!(rejections("token_missing", "rest").await, 1.0);
+    let shown = shown_at(port).await;
+    for private in ["alice", HERE, "/v1/"] {
+        assert!(!shown.contains(private), "{private} in {shown}");
+    }
+    // The operator's listener ends with the rest.
+    server.stop().await;
+}
+
+const TRANSPORTS: [Transport; 2] = [Transport::Websocket, Transport::Polling];
+
+/// A socket and the first event that it is sent.
+async fn socket_of(
+    server: &Server,
+    user: &str,
+    transport: Transport,
+) -> Result<(SocketIo, String, Value), Refusal> {
+    let mut socket = SocketIo::connect(transport, &server.url(), &server.token(user), None).await?;
+    let (name, data) = socket.event(LIMIT).await;
+    Ok((socket, name, data))
+}
+
+async fn open_socket(server: &Server, user: &str, transport: Transport) -> SocketIo {
+    let (socket, name, data) = socket_of(server, user, transport).await.unwrap();
+    assert_eq!(name, "ready", "{data}");
+    socket
+}
+
+/// A socket, as soon as there is a place for it.
+async fn open_socket_at_last(server: &Server, user: &str, transport: Transport) -> SocketIo {
+    let opened = Mutex::new(None);
+    eventually("a place is given back", LIMIT, || async {
+        match socket_of(server, user, transport).await {
+            Ok((socket, name, _)) if name == "ready" => *opened.lock().unwrap() = Some(socket),
+            _ => return false,
+        }
+        true
+    })
+    .await;
+    opened.into_inner().unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sockets_of_a_user_count_with_the_streams() {
+    let port = free_port();
+    let admin = format!("127.0.0.1:{port}");
+    let (_database, server) =
+        start(&[("CHAT_CONNECTIONS_PER_USER", "3"), ("CHAT_ADMIN_LISTEN", &admin)]).await;
+    let _stream = open(&server, "alice", None).await;
+    let websocket = open_socket(&server, "alice", Transport::Websocket).await;
+    let mut polling = open_socket(&server, "alice", Transport::Polling).await;
+    let sockets = r#"chat_connections{door="socket_io"}"#;
+    assert_eq!(value(&shown_at(port).await, sockets), 2.0);
+
+    assert_full(&server, "alice", None).await;
+    for transport in TRANSPORTS {
+        let (mut refused, name, data) = socket_of(&server, "alice", transport).await.unwrap();
+        assert_eq!(
+            (name.as_str(), data),
+            (
+                "closing",
+                json!({"code": "too_many_connections", "retry_after": 5})
+            ),
+            "{transport:?}"
+        );
+        // Without a DISCONNECT, after which clients would stay away.
+        assert_eq!(refused.next().await, None, "{transport:?}");
+        drop(open_socket(&server, "bob", transport).await);
+    }
+    let rejections = r#"chat_rejections_total{code="too_many_connections",door="socket_io"}"#;
+    assert_eq!(value(&shown_at(port).await, rejections), 2.0);
+
+    // A connection that breaks, and a session that its client ends.
+    drop(websocket);
+    let _websocket = open_socket_at_last(&server, "alice", Transport::Websocket).await;
+    assert_full(&server, "alice", None).await;
+    assert!(polling.write("1").await);
+    let _polling = open_socket_at_last(&server, "alice", Transport::Polling).await;
+    assert_full(&server, "alice", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_that_is_gone_without_a_word_gives_its_place_back() {
+    let each = TRANSPORTS.map(|transport| async move {
+        let (_database, server) = start(&[
+            ("CHAT_CONNECTIONS_PER_USER", "1"),
+            ("CHAT_PING_INTERVAL_S", "1"),
+            ("CHAT_PING_TIMEOUT_S", "10"),
+        ])
+        .await;
+        // It is not read from, so no ping is answered, and its connection stays.
+        let _silent = open_socket(&server, "alice", transport).await;
+        assert_full(&server, "alice", None).await;
+        open_at_last(&server, "alice", None).await;
+    });
+    join_all(each).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sockets_of_an_address_are_refused_at_the_handshake() {
+    let (_database, server) = start(&[
+        ("CHAT_CONNECTIONS_PER_ADDRESS", "2"),
+        ("CHAT_TRUSTED_PROXIES", ""),
+    ])
+    .await;
+    for held_by in TRANSPORTS {
+        // One of somebody, and one of nobody yet.
+        let somebody = open_at_last(&server, "alice", None).await;
+        let nobody = Mutex::new(None);
+        eventually("a place is given back", LIMIT, || async {
+            let opened = SocketIo::open(held_by, &server.url()).await;
+            let opened = opened.map(|socket| *nobody.lock().unwrap() = Some(socket));
+            opened.is_ok()
+        })
+        .await;
+        for transport in TRANSPORTS {
+            let refused = SocketIo::open(transport, &server.url()).await.map(|_| ());
+            let Refusal { status, body } = refused.unwrap_err();
+            assert_eq!(
+                (status, &body["code"], &body["retry_after"]),
+                (503, &json!("too_many_connections"), &json!(5)),
+                "{transport:?}"
+            );
+        }
+        assert_full(&server, "bob", None).await;
+        drop(somebody);
+        let mut bob = open_socket_at_last(&server, "bob", held_by).await;
+        // Polling has no connection that could break.
+        let mut nobody = nobody.into_inner().unwrap().unwrap();
+        assert!(bob.write("1").await && nobody.write("1").await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_user_sends_on_a_socket_counts_with_the_rest() {
+    let port = free_port();
+    let admin = format!("127.0.0.1:{port}");
+    let (_database, server) = start(&[
+        ("CHAT_SENDS_PER_SECOND", "1"),
+        ("CHAT_SENDS_BURST", "5"),
+        ("CHAT_ADMIN_LISTEN", &admin),
+    ])
+    .await;
+    let mut socket = open_socket(&server, "alice", Transport::Websocket).await;
+    // All at once, or a slow machine would send no more than it may.
+    for n in 0..50 {
+        let send = json!({"receiver_id": "bob", "text": n.to_string()});
+        socket.emit("send", &send).await.unwrap();
+    }
+    let (mut recorded, mut refused) = (0, 0);
+    while recorded + refused < 50 {
+        let incoming = timeout(LIMIT, socket.next()).await.unwrap();
+        let Incoming::Ack { data: ack, .. } = incoming.unwrap() else {
+            continue;
+        };
+        if ack["result"].is_object() {
+            recorded += 1;
+            continue;
+        }
+        let problem = &ack["problem"];
+        assert_eq!(
+            (&problem["code"], &problem["status"], &problem["retry_after"]),
+            (&json!("rate_limited"), &json!(429), &json!(1))
+        );
+        refused += 1;
+    }
+    assert!(recorded >= 5 && refused > 0, "{recorded} and {refused}");
+    let rejections = r#"chat_rejections_total{code="rate_limited",door="socket_io"}"#;
+    assert_eq!(value(&shown_at(port).await, rejections), f64::from(refused));
+
+    // The same limit on both doors: in a row of sends without pause one is refused, and was not on its own.
+    let alice = server.client("alice");
+    let rest = join_all((0..20).map(|_| alice.send("bob", "by REST", None))).await;
+    assert!(rest.iter().any(Result::is_err), "{rest:?}");
+    // What is no send is not limited.
+    for _ in 0..20 {
+        let ack = socket.ask("conversations", &json!({})).await.unwrap();
+        assert!(ack["result"].is_object(), "{ack}");
+    }
+    // The promise is about this time and no other.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let send = json!({"receiver_id": "bob", "text": "after the wait"});
+    let ack = socket.ask("send", &send).await.unwrap();
+    assert!(ack["result"].is_object(), "{ack}");
+}
