@@ -23,6 +23,7 @@ test:
 # Without database servers, Node and a browser, in under two minutes: unit tests, the contract, and most of what runs on
 # SQLite.
 test-quick:
+	tests/prepare nextest
 	PROFILE=quick tests/run
 
 # What the gate runs small, in full size: hours. It must pass before a release.

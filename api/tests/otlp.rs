@@ -66,7 +66,7 @@ impl Collector {
         taken.iter().flat_map(|(_, body)| spans(body)).collect()
     }
 
-    /// Waits until so many spans of these names have come. A server that ends waits for its last ones for seconds only.
+    /// Waits until so many spans of these names have come.
     fn wait_for(&self, expected: &[(&str, usize)]) {
         let begin = Instant::now();
         loop {
@@ -254,7 +254,7 @@ fn otlp_carries_the_way_of_a_message_and_nothing_that_is_in_it() {
     sending.get_mut().write_all(send.as_bytes()).unwrap();
     assert!(read_head(&mut sending).0.starts_with("http/1.1 201"));
     wait_for("a-secret-of-theirs");
-    // With it, its request is at an end.
+    // With it, its request is at an end. A server that ends waits for its last spans for seconds only.
     drop(listening);
     collector.wait_for(&[("request", 2), ("command", 1), ("batch", 1), ("delivery", 1)]);
     running.stop();
@@ -302,4 +302,37 @@ fn otlp_carries_the_way_of_a_message_and_nothing_that_is_in_it() {
         panic!("{spans:?}")
     };
     assert_eq!((&delivery.trace, &delivery.parent), (&batch.trace, &batch.id));
+}
+
+/// No schedule sends it within this test.
+#[test]
+fn what_was_not_sent_yet_is_sent_when_the_server_ends() {
+    let collector = Collector::start();
+    let folder = tempfile::tempdir().unwrap();
+    let database = format!("sqlite://{}", folder.path().join("chat.db").display());
+    let endpoint = format!("http://{}/", collector.address);
+    let (running, address) = Running::start(server(&[
+        ("CHAT_LISTEN", "127.0.0.1:0"),
+        ("CHAT_DATABASE_URL", &database),
+        ("CHAT_OTLP_ENDPOINT", &endpoint),
+        ("CHAT_DRAIN_S", "0"),
+        // Milliseconds: an hour.
+        ("OTEL_BSP_SCHEDULE_DELAY", "3600000"),
+    ]));
+    let mut asking = BufReader::new(TcpStream::connect(address).unwrap());
+    let ask = format!(
+        "GET /v1/conversations HTTP/1.1\r\nhost: x\r\ntraceparent: 00-{TRACE}-{CALLER}-01\r\n\
+         connection: close\r\n\r\n"
+    );
+    asking.get_mut().write_all(ask.as_bytes()).unwrap();
+    // Nobody's token: it is a request all the same. With the connection, it is at an end.
+    let mut answer = String::new();
+    asking.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert!(collector.spans().is_empty());
+    running.stop();
+    collector.wait_for(&[("request", 1)]);
+    let spans = collector.spans();
+    let request = spans.iter().find(|span| span.name == "request").unwrap();
+    assert_eq!((request.trace.as_str(), request.parent.as_str()), (TRACE, CALLER));
 }

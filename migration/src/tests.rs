@@ -249,8 +249,8 @@ async fn down_keeps_a_log_that_holds_messages_until_told_to_discard_them() {
 async fn replicas_that_start_at_once_all_come_up() {
     for _ in 0..10 {
         let file = File::new();
-        // Whoever looks what is there waits for a commit of another one.
-        let connect = || file.connect_waiting(Duration::from_secs(30));
+        // As the server connects: whoever looks what is there waits for a commit of another one.
+        let connect = || file.connect_waiting(Duration::from_secs(5));
         let (one, two, three) = (connect().await, connect().await, connect().await);
         let start = |db: DatabaseConnection| tokio::spawn(async move { up(&db).await });
         let (one, two, three) = tokio::join!(start(one), start(two), start(three));
@@ -259,6 +259,19 @@ async fn replicas_that_start_at_once_all_come_up() {
         assert_eq!(applied, [0, 0, 2], "one migrates, two find it done");
         assert_eq!(head(&file.connect().await).await.len(), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_is_waited_for_where_sqlite_does_not_wait() {
+    let file = File::new();
+    let (one, two) = (file.connect().await, file.connect().await);
+    let held = Turn::take(&one, Duration::ZERO).await.unwrap();
+    let waiting = tokio::spawn(async move { Turn::take(&two, Duration::from_secs(60)).await });
+    // Many times as long as SQLite waits.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished());
+    held.end(Ok(())).await.unwrap();
+    waiting.await.unwrap().unwrap().end(Ok(())).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,17 +1,7 @@
 //! People who chat in the background of a test, and what must be true of them in the end: each stream and each poll
 //! held exactly what its user may see, and everything that was acknowledged is there, in order.
-//!
-//! Nobody is refused, except while a node says that its database is away, as it may be for a moment where all tests
-//! share one database server. Then people do what a client does: they say it again with the same key.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use chat_domain::Position;
 use serde_json::{Value, json};
@@ -22,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    Client, Database, Problem, Server,
+    Client, Database, Server,
     inside::{Logged, log},
 };
 
@@ -34,24 +24,12 @@ const PACE: Duration = Duration::from_millis(40);
 /// The settings of a server that people chat on: its heartbeats say soon how far a quiet stream has come.
 pub const SETTINGS: &[(&str, &str)] = &[("CHAT_HEARTBEAT_S", "1")];
 
-/// Between two tries of one who was refused for the moment.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// What a node writes of its database before it refuses anything for it.
-const AWAY: [&str; 3] = [
-    "the database is away",
-    "the writer lost its connection",
-    "the tail cannot read the log",
-];
-
 /// Chatting that goes on until [`finish`](Self::finish).
 pub struct Chatter {
     begun_at: Position,
     orders: watch::Sender<Orders>,
     talkers: Vec<JoinHandle<Talked>>,
     listeners: Vec<Listener>,
-    /// How often somebody was refused for the moment.
-    refusals: Arc<AtomicU32>,
 }
 
 struct Listener {
@@ -92,7 +70,6 @@ impl Chatter {
     ) -> Chatter {
         let begun_at = database.number("SELECT position FROM log_head").await;
         let (orders, _) = watch::channel(Orders::default());
-        let refusals = Arc::new(AtomicU32::new(0));
         let mut begun = Vec::new();
         for user in listeners {
             let stream = stream(server.client(user), orders.subscribe()).await;
@@ -101,7 +78,7 @@ impl Chatter {
                 door: "stream",
                 heard: stream,
             });
-            let poll = poll(server.client(user), orders.subscribe(), refusals.clone()).await;
+            let poll = poll(server.client(user), orders.subscribe()).await;
             begun.push(Listener {
                 user: user.to_string(),
                 door: "poll",
@@ -115,7 +92,6 @@ impl Chatter {
                 from.to_string(),
                 to.to_string(),
                 orders.subscribe(),
-                refusals.clone(),
             ))
         });
         Chatter {
@@ -123,7 +99,6 @@ impl Chatter {
             talkers: talkers.collect(),
             listeners: begun,
             orders,
-            refusals,
         }
     }
 
@@ -141,11 +116,6 @@ impl Chatter {
             let heard = listener.heard.await.expect("a listener was cut off");
             check_heard(&listener.user, listener.door, &heard, &log, &talked);
         }
-        let (refusals, said) = (self.refusals.load(Ordering::Relaxed), server.log());
-        assert!(
-            refusals == 0 || AWAY.iter().any(|text| said.contains(text)),
-            "refused {refusals} times by a node that has its database"
-        );
         for ((one, other), sent) in by_conversation(&talked) {
             check_history(server, &one, &other, &sent).await;
         }
@@ -160,13 +130,7 @@ impl Chatted {
     }
 }
 
-async fn talk(
-    client: Client,
-    from: String,
-    to: String,
-    orders: watch::Receiver<Orders>,
-    refusals: Arc<AtomicU32>,
-) -> Talked {
+async fn talk(client: Client, from: String, to: String, orders: watch::Receiver<Orders>) -> Talked {
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut messages = Vec::new();
@@ -174,8 +138,8 @@ async fn talk(
         pace.tick().await;
         let number = messages.len();
         let text = format!("{from} to {to}, number {number}");
-        let key = format!("{to}-{number}");
-        let sent = until_answered(|| client.send(&to, &text, Some(&key)), &refusals).await;
+        let sent = client.send(&to, &text, Some(&format!("{to}-{number}"))).await;
+        let sent = sent.unwrap_or_else(|problem| panic!("{from} was refused: {problem}"));
         assert_eq!(
             (&sent["text"], &sent["sender_id"], &sent["receiver_id"]),
             (&json!(text), &json!(from), &json!(to))
@@ -183,31 +147,6 @@ async fn talk(
         messages.push(sent);
     }
     Talked { from, to, messages }
-}
-
-/// Asks until there is an answer, and counts the refusals before it: none but those of a node whose database may be away
-/// for a moment. What is asked must not double, so a send needs a key.
-pub async fn until_answered<F>(mut ask: impl FnMut() -> F, refusals: &AtomicU32) -> Value
-where
-    F: Future<Output = Result<Value, Problem>>,
-{
-    let begin = Instant::now();
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(problem) if is_of_the_moment(&problem) => {
-                assert!(begin.elapsed() < LIMIT, "not within {LIMIT:?}: {problem}");
-                refusals.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(PAUSE).await;
-            }
-            Err(problem) => panic!("refused: {problem}"),
-        }
-    }
-}
-
-fn is_of_the_moment(problem: &Problem) -> bool {
-    let codes = ["unavailable", "overloaded", "outcome_unknown", "starting"];
-    problem.status == 503 && codes.contains(&problem.code.as_str())
 }
 
 /// Follows a stream from now on; it has begun when this returns.
@@ -234,11 +173,7 @@ async fn stream(client: Client, orders: watch::Receiver<Orders>) -> JoinHandle<V
 }
 
 /// Follows by long polls from now on, and holds the chain from poll to poll.
-async fn poll(
-    client: Client,
-    orders: watch::Receiver<Orders>,
-    refusals: Arc<AtomicU32>,
-) -> JoinHandle<Vec<Value>> {
+async fn poll(client: Client, orders: watch::Receiver<Orders>) -> JoinHandle<Vec<Value>> {
     // An empty cursor is none: from now.
     let first = client.poll("", 0).await.expect("a poll is answered");
     let mut cursor = first["cursor"].as_str().expect("a cursor").to_string();
@@ -249,7 +184,7 @@ async fn poll(
             .listen_to
             .is_none_or(|head| position_of(&cursor) < head)
         {
-            let page = until_answered(|| client.poll(&cursor, 1), &refusals).await;
+            let page = client.poll(&cursor, 1).await.expect("a poll is answered");
             for event in events_of(&page) {
                 assert_eq!(
                     event["prev"],

@@ -9,15 +9,17 @@ import { Real, tokenFor } from './support/real.js';
 import { sized } from './support/sized.js';
 
 const PATIENT = { ready: 8000, answer: 5000, silence: 5000, poll: 2000 };
-/** Messages that are sent while somebody is away, or that are on their way at once. */
+/** Messages that are sent while somebody is away. */
 const MANY = sized(100, 500);
+/** Messages that may be on their way at once. */
+const MOST = sized(100, Infinity);
 
 function user(server: { url: string }, name: string, options: Partial<ConnectOptions> = {}): Observed {
   const { timing, ...others } = options;
   return observe(server, { token: tokenFor(name), ...others, timing: { ...PATIENT, ...timing } });
 }
 
-/** Both write in turn, each `pause` milliseconds, unless `MANY` are on their way: on a slow machine it would be ever more. */
+/** Both write in turn, each `pause` milliseconds, unless `MOST` are on their way: on a slow machine it would be ever more. */
 function writers(alice: Observed, bob: Observed, pause: number): { written: string[]; write(): void; stop(): void } {
   const written: string[] = [];
   const write = () => {
@@ -25,7 +27,7 @@ function writers(alice: Observed, bob: Observed, pause: number): { written: stri
     written.push(`${name} ${written.length}`);
     sender.chat.send({ to, text: written.at(-1)! });
   };
-  const writing = setInterval(() => written.length - alice.messages.length < MANY && write(), pause);
+  const writing = setInterval(() => written.length - alice.messages.length < MOST && write(), pause);
   const stop = () => clearInterval(writing);
   atEnd(async () => stop());
   return { written, write, stop };

@@ -1,5 +1,5 @@
-//! How large a long or statistical test is: small in the gate, in full before a release (`make soak`). What is asserted
-//! is the same.
+//! How large a long or statistical test is: small in the gate, in full before a release (`make soak`). It asserts the same
+//! in both; a number that is counted is held to what goes with its size.
 
 use std::env;
 

@@ -1,12 +1,15 @@
 //! Waiting for a condition with a limit, which is how a test waits for anything, and free ports.
 
 use std::{
+    env,
     future::Future,
     net::{Ipv4Addr, TcpListener},
     time::{Duration, Instant},
 };
 
 use rand::Rng;
+
+use super::size::sized;
 
 /// Asks `condition` again and again until it holds; panics with `what` when it does not within `limit`. The longer it
 /// takes the less often it asks: what is asked computes for the answer.
@@ -15,12 +18,25 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = bool>,
 {
+    let limit = limit.min(most());
     let begin = Instant::now();
     while !condition().await {
         assert!(begin.elapsed() < limit, "not within {limit:?}: {what}");
         let pause = begin.elapsed() / 20;
         tokio::time::sleep(pause.clamp(Duration::from_millis(10), Duration::from_millis(100))).await;
     }
+}
+
+/// In the gate the runner ends most tests after a minute. Before that the test says what it waits for, and shows its
+/// servers' logs.
+fn most() -> Duration {
+    let is_in_the_gate = env::var_os("NEXTEST").is_some();
+    let gate = if is_in_the_gate {
+        Duration::from_secs(50)
+    } else {
+        Duration::MAX
+    };
+    sized(gate, Duration::MAX)
 }
 
 /// A port of 127.0.0.1 that nobody listens on.

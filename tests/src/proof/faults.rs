@@ -234,6 +234,17 @@ impl World {
         }
     }
 
+    /// For each of these names, a fault whose kind has it in its own.
+    pub fn named(&self, names: &[String], rng: &mut StdRng) -> Vec<Fault> {
+        let mut found = Vec::new();
+        for name in names {
+            let all = self.all(rng);
+            let fault = all.into_iter().find(|fault| fault.kind().contains(name.as_str()));
+            found.push(fault.unwrap_or_else(|| panic!("there is no fault {name} here")));
+        }
+        found
+    }
+
     /// One of each kind that this world can have.
     fn all(&self, rng: &mut StdRng) -> Vec<Fault> {
         let node = |rng: &mut StdRng| rng.random_range(0..self.nodes.len());

@@ -39,6 +39,8 @@ pub struct Plan {
     pub planted: Option<&'static str>,
     /// Parts of the names of the only faults that come; all come where there is none.
     pub only: Vec<String>,
+    /// Parts of the names of faults that come before any other, one after the other, however short the run is.
+    pub first: Vec<String>,
     /// Whether a replica follows the database, which then has a binary log; only on MariaDB.
     pub standby: bool,
     /// Whether the database is that of a Galera cluster of three, one of which is written to; only on MariaDB.
@@ -60,6 +62,7 @@ impl Plan {
             lasts,
             planted: None,
             only: list("PROOF_FAULTS"),
+            first: Vec::new(),
             standby: kind == Kind::MariaDb && standby && !cluster,
             cluster,
             database_arguments: list("PROOF_DATABASE_ARGUMENTS"),
@@ -221,10 +224,14 @@ pub async fn run(plan: &Plan) -> Findings {
         let is_enough = plan.planted.is_some() || outcomes.stay_above_one_percent(LAST_SENDS);
         lasted >= plan.lasts && (is_enough || lasted >= 4 * plan.lasts)
     };
+    let mut first = world.named(&plan.first, &mut rng).into_iter();
     let mut bag = Vec::new();
-    while !is_over() {
+    while !first.as_slice().is_empty() || !is_over() {
         sleep(Duration::from_millis(rng.random_range(300..1500))).await;
-        let faults = world.choose(&mut rng, &mut bag);
+        let faults = match first.next() {
+            Some(fault) => vec![fault],
+            None => world.choose(&mut rng, &mut bag),
+        };
         world.suffer(&faults, &mut rng).await;
         // Somebody comes anew, and reads everything from the beginning.
         if rng.random_bool(0.3) {
@@ -382,7 +389,7 @@ fn moved_by(clock: &Path) -> Vec<(String, String)> {
     another_clock(&[("FAKETIME_TIMESTAMP_FILE", &file), ("FAKETIME_NO_CACHE", "1")])
 }
 
-/// Straight to stderr: the test runner swallows what tests print.
+/// Straight to stderr, also where the test runner keeps what tests print.
 pub fn say(text: &str) {
     use std::io::Write;
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());

@@ -1,7 +1,7 @@
 //! Which database servers this machine has, and telling the one who reads the run's output.
 //!
-//! The test runner swallows what tests print, but not what goes straight to stderr. `tests/run` reads the lines
-//! `DATABASE: …` and `NOT RUN: …` for its closing summary.
+//! What goes straight to stderr is in the test runner's report, where `tests/report` finds the lines `DATABASE: …` and
+//! `NOT RUN: …` for the end of a run.
 
 use std::{collections::BTreeSet, io::Write, path::PathBuf, process::Stdio, sync::Mutex};
 

@@ -1,4 +1,4 @@
-//! A private MariaDB or MySQL server, that of the test process or a test's own.
+//! A private MariaDB or MySQL server, one that tests share or a test's own.
 
 use std::{
     fs::{self, File},

@@ -175,6 +175,8 @@ struct Sender {
     nodes: Vec<String>,
     door: SendingDoor,
     retries: u32,
+    /// The number of the send that waits until this is true, where one waits.
+    waits: Option<(usize, watch::Receiver<bool>)>,
 }
 
 enum SendingDoor {
@@ -189,6 +191,11 @@ impl Sender {
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut sent = Vec::new();
         for number in 0..count {
+            if let Some((at, told)) = &mut self.waits
+                && *at == number
+            {
+                told.wait_for(|told| *told).await.unwrap();
+            }
             pace.tick().await;
             let key = format!("key-{number}");
             let receiver = &receivers[rand::rng().random_range(0..receivers.len())];
@@ -280,6 +287,7 @@ fn senders(users: &[String], nodes: &[String], token: impl Fn(&str) -> String) -
             SendingDoor::Socket(None)
         },
         retries: 0,
+        waits: None,
     };
     users.iter().enumerate().map(sender).collect()
 }
@@ -439,16 +447,25 @@ async fn the_clients_of_a_node_that_is_killed_go_on_at_the_other_and_miss_nothin
             )));
         }
     }
+    // The last quarter comes afterwards for certain, however busy the machine is.
+    let (killed, told) = watch::channel(false);
     let all = senders(&users, &nodes, |user| one.token(user)).into_iter();
     let all = all
-        .map(|sender| tokio::spawn(sender.send_all(messages, users.clone(), Duration::from_millis(20))))
+        .map(|mut sender| {
+            sender.waits = Some((messages * 3 / 4, told.clone()));
+            tokio::spawn(sender.send_all(messages, users.clone(), Duration::from_millis(20)))
+        })
         .collect::<Vec<_>>();
-    let half = (count * messages / 2).try_into().unwrap();
+    let whole: i64 = (count * messages).try_into().unwrap();
+    let head = async || database.number("SELECT position FROM log_head").await;
     chat_tests::eventually("half of it is sent", LIMIT, || async {
-        database.number("SELECT position FROM log_head").await >= half
+        head().await >= whole / 2
     })
     .await;
     one.kill9().await;
+    let sent_before = head().await;
+    assert!(sent_before < whole, "{sent_before} of {whole}");
+    killed.send_replace(true);
     let sent = answered(all).await;
     let sums = check_all(&database, &orders, listeners).await;
     assert!(

@@ -25,7 +25,7 @@ use chat_infrastructure::{
 };
 use chat_tests::{
     CommitFault, Database, Kind, Problem, Proxy, Server,
-    databases::not_run,
+    databases::{GRANTS, not_run},
     eventually, inside,
     keyed::{Sender, Sent, check_exactly_once, recorded},
     on_database_servers, on_each_database,
@@ -33,7 +33,10 @@ use chat_tests::{
     run, sized,
 };
 use futures_util::{FutureExt, future::join_all, poll};
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::{
+    ConnectionTrait, Statement,
+    sqlx::{Connection, MySqlConnection},
+};
 use serde_json::json;
 use tokio::{
     sync::{mpsc, watch},
@@ -49,9 +52,9 @@ on_database_servers! {
 
         let database = Database::fresh(kind).await;
         let proxy = Proxy::before(&database).await;
-        let url = proxy.url(&database);
+        let login = second_user(&database, &proxy).await;
         let others = Server::start(&database, &[]).await;
-        let node = Server::start(&database, &[("CHAT_DATABASE_URL", &url)]).await;
+        let node = Server::start(&database, &[("CHAT_DATABASE_URL", &login.url)]).await;
         let on_others = Load::start(&others, "others", 8);
         let on_node = Load::start(&node, "node", 8);
 
@@ -66,7 +69,7 @@ on_database_servers! {
             eventually("the node is about to commit", LIMIT, || async { proxy.commits_broken() > held }).await;
             let stopped_at = Instant::now();
             node.sigstop();
-            if let Some(connection) = holds_the_lock(&database).await {
+            if let Some(connection) = holds_the_lock(&database, &login.user).await {
                 break (stopped_at, connection);
             }
             // It was the projector's COMMIT that was held.
@@ -725,18 +728,44 @@ impl Load {
     }
 }
 
+/// A user of the same database with another name, by which a node's connections are known apart.
+struct Login {
+    user: String,
+    /// Through the proxy.
+    url: String,
+}
+
+async fn second_user(database: &Database, proxy: &Proxy) -> Login {
+    const PASSWORD: &str = "second";
+    let (_, _, name) = database.login();
+    let user = format!("{name}_2");
+    let pattern = name.replace('_', "\\_");
+    database
+        .execute(&format!(
+            "CREATE USER `{user}`@`%` IDENTIFIED BY '{PASSWORD}'; GRANT {GRANTS} ON `{pattern}`.* TO `{user}`@`%`"
+        ))
+        .await;
+    let url = |port: u16| format!("mysql://{user}:{PASSWORD}@127.0.0.1:{port}/{name}");
+    // Over TLS, which MySQL wants of a user who comes for the first time.
+    let first = MySqlConnection::connect(&url(database.port())).await.unwrap();
+    first.close().await.unwrap();
+    let url = format!("{}?ssl-mode=disabled", url(proxy.port()));
+    Login { user, url }
+}
+
 /// Whether a node that is stopped holds the head lock: then the id of its writer's connection.
 ///
-/// A node's writer is the connection that holds a named lock. It has the head lock when it has changed a row, which is
-/// the head first of all, and the database waits for it to say something, and goes on waiting.
-async fn holds_the_lock(database: &Database) -> Option<i64> {
+/// A node's writer is the connection that holds a named lock; this node's connections are those of `user`. It has the
+/// head lock when it has changed a row, which is the head first of all, and the database waits for it to say something,
+/// and goes on waiting.
+async fn holds_the_lock(database: &Database, user: &str) -> Option<i64> {
     const LOOKS: usize = 10;
     let place = |n: u32| format!("IS_USED_LOCK(CONCAT('chat-node-{n}-', LEFT(SHA2(DATABASE(), 256), 16)))");
     let places: Vec<_> = (0..4).map(place).collect();
     let select = format!(
         "SELECT CAST(p.id AS SIGNED) AS id, CAST(t.trx_id AS CHAR) AS trx FROM information_schema.processlist p \
          JOIN information_schema.innodb_trx t ON t.trx_mysql_thread_id = p.id \
-         WHERE p.command = 'Sleep' AND t.trx_rows_modified > 0 AND p.id IN ({})",
+         WHERE p.user = '{user}' AND p.command = 'Sleep' AND t.trx_rows_modified > 0 AND p.id IN ({})",
         places.join(", ")
     );
     // InnoDB shows a copy, which it does not renew before nobody has looked at it for 100 ms.

@@ -174,7 +174,10 @@ async fn told_once(door: Door, server: &Server, after: &str) -> Option<Told> {
             let mut events = server.client("bob").events(Some(after)).await.unwrap();
             let frame = events.next(LIMIT).await.unwrap();
             let position = match frame.event.as_str() {
-                "closing" => return None,
+                "closing" => {
+                    assert_eq!(frame.data["code"], "starting", "{frame:?}");
+                    return None;
+                }
                 "ready" => first(&events.event(LIMIT).await),
                 _ => None,
             };
@@ -182,7 +185,10 @@ async fn told_once(door: Door, server: &Server, after: &str) -> Option<Told> {
         }
         Door::LongPoll => match server.client("bob").poll(after, 20).await {
             Ok(page) => Some(("ready".into(), page.clone(), first(&page["events"][0]))),
-            Err(problem) if problem.status == 503 => None,
+            Err(problem) if problem.status == 503 => {
+                assert_eq!(problem.code, "starting", "{problem}");
+                None
+            }
             Err(problem) => {
                 assert_eq!((problem.status, problem.code.as_str()), (410, "cursor_reset"));
                 Some(("reset".into(), problem.body, None))
@@ -196,7 +202,10 @@ async fn told_once(door: Door, server: &Server, after: &str) -> Option<Told> {
                 .unwrap();
             let (name, data) = socket.event(LIMIT).await;
             let position = match name.as_str() {
-                "closing" => return None,
+                "closing" => {
+                    assert_eq!(data["code"], "starting", "{data}");
+                    return None;
+                }
                 "ready" => first(&socket.named("event", LIMIT).await),
                 _ => None,
             };

@@ -248,15 +248,20 @@ impl Run {
     }
 
     async fn answered(&mut self, mut in_flight: InFlight) {
+        let begun = Instant::now();
         while let Some(answer) = in_flight.join_next().await {
             let (command, answer) = answer.expect("no panic");
             let Err(problem) = answer else { continue };
-            // A node that has no time says that it is to be asked later.
-            assert_eq!(problem.status, 503, "{command} is not answered: {problem}");
-            let seen = match problem.code.as_str() {
-                "outcome_unknown" => Seen::Unknown { command },
-                _ => Seen::Refused { command },
+            // What a node says whose commits are broken, and nothing else.
+            let seen = match (problem.status, problem.code.as_str()) {
+                (503, "outcome_unknown") => Seen::Unknown { command },
+                (503, "unavailable") => Seen::Refused { command },
+                _ => panic!("{command} is not answered: {problem}"),
             };
+            assert!(
+                begun.elapsed() < LIMIT,
+                "{command} is not answered within {LIMIT:?}: {problem}"
+            );
             saw(&self.trace, seen);
             sleep(Duration::from_millis(100)).await;
             self.begin(command, 1, &mut in_flight);
@@ -434,6 +439,7 @@ impl Reader {
             if first.event != "closing" {
                 break (events, first);
             }
+            assert_eq!(first.data["code"], "starting", "{first:?}");
             assert!(begun.elapsed() < LIMIT, "{first:?}");
             sleep(Duration::from_millis(100)).await;
         };

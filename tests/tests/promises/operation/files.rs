@@ -37,14 +37,17 @@ async fn a_limit_that_does_not_suffice_is_one_line() {
     assert_eq!(log.lines().count(), 1, "{log}");
 }
 
-/// Asks again where the connection was cut without an answer: one that finds no place has two seconds to say what it wants.
+/// Asks again where the connection was cut without an answer, which is not the rule: one that finds no place has two
+/// seconds to say what it wants.
 async fn answered<T>(ask: impl AsyncFn() -> Option<T>) -> T {
+    const CUTS: usize = 3;
     let asking = async {
-        loop {
+        for _ in 0..CUTS {
             if let Some(answer) = ask().await {
                 return answer;
             }
         }
+        panic!("it was cut {CUTS} times without an answer")
     };
     timeout(LIMIT, asking).await.expect("there is an answer")
 }
@@ -68,14 +71,16 @@ on_each_database! {
         alice.send("bob", "before", None).await.unwrap();
 
         // Whoever has asked once has a place for a good while. And then more than there are files, who say nothing.
-        let mut crowd = Vec::new();
+        let (mut crowd, mut have_asked) = (Vec::new(), 0);
         for _ in 0..places {
             let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
-            // The last ones find no place, and may be cut before they have asked.
-            let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
-            let _ = stream.read_u8().await;
+            let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            have_asked += usize::from(asked.is_ok() && stream.read_u8().await.is_ok());
             crowd.push(stream);
         }
+        // Bob and Alice have places, and whoever saw that the server is ready may have had one still: so many of the last
+        // ones find none, and may be cut before they have asked.
+        assert!(have_asked + 3 >= places, "{have_asked} of {places} were answered");
         for _ in 0..150 {
             crowd.push(TcpStream::connect(("127.0.0.1", server.port())).await.unwrap());
         }
@@ -104,7 +109,9 @@ on_each_database! {
         }
         assert_eq!(texts, ["before", "in the crowd"]);
         eventually("the database is there", LIMIT, || async { metric(port, "chat_database_up").await == 1.0 }).await;
-        assert!(!server.log().contains("cannot be accepted"), "{}", server.log());
+        for bad in ["cannot be accepted", "the database is away"] {
+            assert!(!server.log().contains(bad), "{}", server.log());
+        }
 
         drop(crowd);
         drop(alice);

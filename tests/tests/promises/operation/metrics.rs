@@ -85,15 +85,21 @@ struct Nodes {
 
 const SENDS: usize = 20;
 
-/// What is shown once it is so, or else in the end: a look at a machine that is busy may find what passes by itself.
+/// What is shown once it is so, or else in the end: a look at a machine that is busy may find what passes by itself. So it
+/// has to be at two looks one after the other: what is counted too often goes past it.
 async fn shown_once(port: u16, is_so: impl Fn(&str) -> bool) -> String {
+    const BETWEEN: Duration = Duration::from_millis(250);
     let begin = Instant::now();
+    let mut was_so = false;
     loop {
         let shown = shown_at(port).await;
-        if is_so(&shown) || begin.elapsed() > LIMIT / 2 {
+        let is_so = is_so(&shown);
+        if (was_so && is_so) || begin.elapsed() > LIMIT / 2 {
             return shown;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        was_so = is_so;
+        let pause = if is_so { BETWEEN } else { Duration::from_millis(10) };
+        tokio::time::sleep(pause).await;
     }
 }
 

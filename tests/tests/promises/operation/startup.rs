@@ -115,10 +115,11 @@ mod durability {
         let mut server = Server::start(database, &[at, ("CHAT_ALLOW_LAX_DURABILITY", "true")]).await;
         server.client("alice").send("bob", "hi", None).await.unwrap();
         server.stop().await;
+        // A statement is slow where the machine is busy.
         let warnings: Vec<_> = server
             .log()
             .lines()
-            .filter(|line| line.contains(" WARN ") && line.contains(text))
+            .filter(|line| line.contains(" WARN ") && !line.contains("slow statement: "))
             .map(str::to_string)
             .collect();
         assert_eq!(warnings.len(), 1, "{warnings:?}");

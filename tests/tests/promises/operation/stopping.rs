@@ -15,8 +15,7 @@ async fn readiness(server: &Server) -> u16 {
 /// Until a second signal, or for this long.
 async fn draining(seconds: &str) -> (Database, Server) {
     let database = Database::fresh(Kind::Sqlite).await;
-    let settings = [("CHAT_DRAIN_S", seconds), ("CHAT_SHUTDOWN_TIMEOUT_S", "60")];
-    let server = Server::start(&database, &settings).await;
+    let server = Server::start(&database, &[("CHAT_DRAIN_S", seconds)]).await;
     (database, server)
 }
 

@@ -39,9 +39,10 @@ fn rows() -> i64 {
     given_rows().unwrap_or_else(|| sized(20_000, 1_000_000))
 }
 
-/// How many rows the table has whose adoption is killed; three steps at least.
+/// How many rows the table has whose adoption is killed: so many that each place in them where it is
+/// killed is in another step.
 fn rows_of_the_killed() -> i64 {
-    given_rows().unwrap_or_else(|| sized(3 * STEP, 100_000))
+    given_rows().unwrap_or_else(|| sized(4 * STEP, 100_000))
 }
 
 fn given_rows() -> Option<i64> {

@@ -4,7 +4,7 @@
 //! has none fails, and so does a row without an operation. `access.rs` goes into the depth of REST, with callers who are
 //! nearly one of the two, while others chat.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
 use chat_tests::{
     Client, Database, Events, Kind, Reply, Server,
@@ -197,13 +197,37 @@ async fn check_the_table(transport: Transport) {
     }
     // Those that wait begin first.
     cells.sort_by_key(|(_, _, row, _)| !row.ends_with("_closing"));
+    let secrets = &Secrets::new(secret);
     let asked = stream::iter(cells).map(|(role, name, row, expected)| async move {
-        let found = role.cell(row, &mut vec![secret]).await;
+        let found = role.cell(row, secrets).await;
         (found != expected).then(|| format!("{row} for {name}: {found}, and not {expected}"))
     });
     let wrong: Vec<_> = asked.buffer_unordered(AT_ONCE).collect().await;
     let wrong: Vec<_> = wrong.into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The numbers of all secrets that there are, whichever cell they came from: none of them may be shown in another.
+struct Secrets {
+    first: i64,
+    all: Mutex<Vec<i64>>,
+}
+
+impl Secrets {
+    fn new(first: i64) -> Secrets {
+        Secrets {
+            first,
+            all: Mutex::new(vec![first]),
+        }
+    }
+
+    fn add(&self, secret: i64) {
+        self.all.lock().unwrap().push(secret);
+    }
+
+    fn hold(&self, number: i64) -> bool {
+        self.all.lock().unwrap().contains(&number)
+    }
 }
 
 struct Role<'s> {
@@ -248,12 +272,12 @@ impl<'s> Role<'s> {
     }
 
     /// What the server does, in the words of the table.
-    async fn cell(&self, row: &str, secrets: &mut Vec<i64>) -> String {
+    async fn cell(&self, row: &str, secrets: &Secrets) -> String {
         let (operation, variant) = row.split_once('?').unwrap_or((row, ""));
         match operation.split_once('_') {
             Some(("socket", message)) => self.socket(message, variant, secrets).await,
             Some(("stream", message)) if message != "events" => self.stream(message, variant, secrets).await,
-            _ => word(&self.ask(operation, variant, secrets[0]).await, secrets),
+            _ => word(&self.ask(operation, variant, secrets.first).await, secrets),
         }
     }
 
@@ -287,7 +311,7 @@ impl<'s> Role<'s> {
         .await
     }
 
-    async fn socket(&self, message: &str, variant: &str, secrets: &mut Vec<i64>) -> String {
+    async fn socket(&self, message: &str, variant: &str, secrets: &Secrets) -> String {
         if message == "refused" {
             let long = self
                 .client()
@@ -300,7 +324,7 @@ impl<'s> Role<'s> {
             Ok(socket) => socket,
             Err(code) => return code,
         };
-        let secret = secrets[0];
+        let secret = secrets.first;
         let payload = match message {
             "send" => json!({"receiver_id": "bob", "text": "the secret", "key": KEY}),
             "receipt" => json!({"type": "received", "up_to": secret}),
@@ -337,7 +361,7 @@ impl<'s> Role<'s> {
         mut socket: SocketIo,
         message: &str,
         variant: &str,
-        secrets: &mut Vec<i64>,
+        secrets: &Secrets,
     ) -> String {
         match message {
             "connect" => word_of(&socket.connected, secrets),
@@ -347,9 +371,10 @@ impl<'s> Role<'s> {
                 word_of(&ready, secrets)
             }
             "event" => {
+                let mut live = None;
                 if variant == "live" {
                     until(&mut socket, "ready").await;
-                    secrets.push(self.new_secret().await);
+                    live = Some(self.new_secret(secrets).await);
                 }
                 if variant == "resumed" {
                     until(&mut socket, "ready").await;
@@ -366,7 +391,7 @@ impl<'s> Role<'s> {
                 assert!(sent["result"]["_id"].is_number(), "{sent}");
                 loop {
                     let event = until(&mut socket, "event").await;
-                    if is_secret(&event, variant, secrets) {
+                    if is_secret(&event, variant, live, secrets) {
                         return "secret".into();
                     }
                     if event["key"] == json!(marker) {
@@ -398,16 +423,18 @@ impl<'s> Role<'s> {
         }
     }
 
-    async fn new_secret(&self) -> i64 {
+    async fn new_secret(&self, secrets: &Secrets) -> i64 {
         let sent = self
             .server
             .client("alice")
             .send("bob", "another secret", None)
             .await;
-        sent.unwrap()["_id"].as_i64().unwrap()
+        let secret = sent.unwrap()["_id"].as_i64().unwrap();
+        secrets.add(secret);
+        secret
     }
 
-    async fn stream(&self, message: &str, variant: &str, secrets: &mut Vec<i64>) -> String {
+    async fn stream(&self, message: &str, variant: &str, secrets: &Secrets) -> String {
         let query = |after: &str| match variant {
             "all" => format!("/v1/events?after={after}&all=true"),
             _ => format!("/v1/events?after={after}"),
@@ -463,16 +490,17 @@ impl<'s> Role<'s> {
         word_of(&shown, secrets)
     }
 
-    async fn streamed(&self, mut stream: Events, variant: &str, secrets: &mut Vec<i64>) -> String {
+    async fn streamed(&self, mut stream: Events, variant: &str, secrets: &Secrets) -> String {
+        let mut live = None;
         if variant == "live" {
             stream.named("ready", LIMIT).await;
-            secrets.push(self.new_secret().await);
+            live = Some(self.new_secret(secrets).await);
         }
         let marker = format!("marker-{}", rand::random::<u64>());
         self.client().send(self.user, "x", Some(&marker)).await.unwrap();
         loop {
             let event = stream.event(LIMIT).await;
-            if is_secret(&event, variant, secrets) {
+            if is_secret(&event, variant, live, secrets) {
                 return "secret".into();
             }
             if event["key"] == json!(marker) {
@@ -505,16 +533,16 @@ async fn until(socket: &mut SocketIo, wanted: &str) -> Value {
         .unwrap_or_else(|_| panic!("no {wanted}"))
 }
 
-/// Live, only the last one counts: those before it came from the log.
-fn is_secret(event: &Value, variant: &str, secrets: &[i64]) -> bool {
-    if variant == "live" {
-        return event["position"] == secrets[secrets.len() - 1];
+/// Live, only the one that this cell has sent counts: others came from the log, or from elsewhere.
+fn is_secret(event: &Value, variant: &str, live: Option<i64>, secrets: &Secrets) -> bool {
+    if let Some(position) = live {
+        return event["position"] == position;
     }
     // Of one type; the other variants are no types.
     (!variant.contains('.') || event["type"] == variant) && shows(event, secrets)
 }
 
-fn word(answer: &Reply, secrets: &[i64]) -> String {
+fn word(answer: &Reply, secrets: &Secrets) -> String {
     if answer.status < 400 {
         return word_of(&answer.body, secrets);
     }
@@ -522,7 +550,7 @@ fn word(answer: &Reply, secrets: &[i64]) -> String {
     answer.body["code"].as_str().unwrap().to_owned()
 }
 
-fn word_of(answer: &Value, secrets: &[i64]) -> String {
+fn word_of(answer: &Value, secrets: &Secrets) -> String {
     let code = [&answer["problem"]["code"], &answer["code"]]
         .into_iter()
         .find_map(Value::as_str);
@@ -534,10 +562,10 @@ fn word_of(answer: &Value, secrets: &[i64]) -> String {
 }
 
 /// Whether an answer holds a secret anywhere: its number, or its conversation.
-fn shows(body: &Value, secrets: &[i64]) -> bool {
+fn shows(body: &Value, secrets: &Secrets) -> bool {
     match body {
         Value::Object(fields) => fields.iter().any(|(name, value)| match name.as_str() {
-            "_id" | "position" => value.as_i64().is_some_and(|number| secrets.contains(&number)),
+            "_id" | "position" => value.as_i64().is_some_and(|number| secrets.hold(number)),
             "conversation_id" => value == CONVERSATION,
             _ => shows(value, secrets),
         }),

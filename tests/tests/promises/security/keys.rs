@@ -158,15 +158,16 @@ async fn keys_are_rotated_by_a_file() {
         refused(401, "token_invalid")
     );
 
-    // Half a file is no file.
-    replace(&file, "{\"keys\":[");
+    // Half a file is no file. This one and the next are written in place: whoever reads meanwhile reads nothing, which is
+    // no file either.
+    fs::write(&file, "{\"keys\":[").unwrap();
     eventually("it is seen", LIMIT, || async {
         warnings(&server, "cannot be read") == 1
     })
     .await;
     assert!(is_good(&server, &by_old).await && is_good(&server, &by_new).await);
 
-    replace(&file, jwks(&[&new]));
+    fs::write(&file, jwks(&[&new])).unwrap();
     // No token with an unknown key has to come for that.
     eventually(stands, LIMIT, || async { !is_good(&server, &by_old).await }).await;
     assert_eq!(told(&server, &by_old).await, refused(401, "token_invalid"));
@@ -323,6 +324,7 @@ async fn keys_are_fetched_over_tls_from_whom_this_machine_trusts() {
 
     let database = Database::fresh(Kind::Sqlite).await;
     let wary = Server::spawn(&database, &[("CHAT_JWKS_URL", issuer.url())]).await;
+    wary.listening().await;
     eventually("it does not trust", LIMIT, || async {
         warnings(&wary, "cannot be read") > 0
     })
