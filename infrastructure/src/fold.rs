@@ -92,11 +92,17 @@ impl Fold {
 
     /// Whether the numbers between the last event and the next, or the head, may be missing.
     pub(crate) fn hole_is_allowed(&self, next: Position) -> bool {
-        next <= self.head.floor + 1
-            || self.epochs.iter().any(|end| end.last_position == self.position && next == self.position + EPOCH_JUMP + 1)
-            // Epochs that followed each other without an event between.
-            || self.epochs.iter().filter(|end| end.last_position >= self.position).count() as i64 * EPOCH_JUMP
-                == next - 1 - self.position
+        next <= self.head.floor + 1 || self.jumps().any(|reached| next == reached + 1)
+    }
+
+    /// Where the numbers go on after the last event: an epoch that ended there jumps, and so does each that followed it
+    /// without an event between.
+    fn jumps(&self) -> impl Iterator<Item = Position> {
+        let ends = |position| self.epochs.iter().any(|end| end.last_position == position);
+        std::iter::successors(Some(self.position), move |&position| {
+            ends(position).then_some(position + EPOCH_JUMP)
+        })
+        .skip(1)
     }
 }
 
@@ -147,4 +153,48 @@ pub enum FoldError {
     Store(#[from] chat_domain::ports::StoreError),
     #[error("a node serves this database: stop every node first")]
     NodeServes,
+}
+
+#[cfg(test)]
+mod tests {
+    use chat_domain::cursor::Epoch;
+
+    use super::*;
+
+    fn after(position: Position, ends: &[Position]) -> Fold {
+        let epoch = Epoch::parse("e").unwrap();
+        let head = Head {
+            epoch: epoch.clone(),
+            position: 9_000_000,
+            floor: 5,
+            oldest: 1,
+        };
+        let ends = ends.iter().map(|&last_position| EpochEnd {
+            epoch: epoch.clone(),
+            last_position,
+        });
+        let mut fold = Fold::new(head, ends.collect());
+        fold.position = position;
+        fold
+    }
+
+    #[test]
+    fn numbers_jump_where_an_epoch_ended_and_nowhere_else() {
+        let fold = after(66, &[66]);
+        assert!(fold.hole_is_allowed(1_000_067));
+        for next in [68, 1_000_066, 1_000_068, 2_000_067] {
+            assert!(!fold.hole_is_allowed(next), "{next}");
+        }
+        assert!(!after(65, &[66]).hole_is_allowed(1_000_067), "66 is missing");
+        assert!(after(2, &[]).hole_is_allowed(6), "below the floor");
+    }
+
+    #[test]
+    fn epochs_without_an_event_jump_together_also_where_others_follow() {
+        let fold = after(66, &[66, 1_000_066, 2_000_070]);
+        assert!(fold.hole_is_allowed(2_000_067));
+        for next in [2_000_066, 3_000_067, 3_000_071] {
+            assert!(!fold.hole_is_allowed(next), "{next}");
+        }
+    }
 }
