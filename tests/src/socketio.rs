@@ -362,11 +362,14 @@ impl Polling {
         let poll = self.poll.get_or_insert_with(|| {
             let request = self.http.get(&self.url);
             Box::pin(async move {
-                let answer = request.send().await.ok()?;
+                // A test that fails shows why its connection ended.
+                let ended = |error: reqwest::Error| eprintln!("a poll ended: {error:?}");
+                let answer = request.send().await.map_err(ended).ok()?;
                 if answer.status() != StatusCode::OK {
+                    eprintln!("a poll was answered with {}", answer.status());
                     return None;
                 }
-                answer.text().await.ok()
+                answer.text().await.map_err(ended).ok()
             })
         });
         let body = poll.await;

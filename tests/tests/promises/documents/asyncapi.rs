@@ -338,7 +338,10 @@ async fn socket_io_says_what_is_documented(transport: Transport) {
     let (expired, ()) = tokio::join!(a_token_ends_as_documented(transport, &server), refusals);
     held.add(expired);
 
-    // A cursor of another history; a server that ends.
+    // A cursor of another history; a server that ends. Without heartbeats, for what is said to one who has just been given
+    // something, and has not polled again, is lost with his server.
+    server.set("CHAT_HEARTBEAT_S", "60");
+    server.restart().await;
     let mut lost = held.connect(transport, &server, &alice, Some("another:7")).await;
     assert_eq!(held.until(&mut lost, "reset").await["reason"], "other_epoch");
     let ((), closing) = tokio::join!(server.stop(), held.until(&mut lost, "closing"));
