@@ -35,6 +35,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use sea_orm::sqlx::Connection;
 use serde_json::{Value, json};
 use tokio::{
+    sync::oneshot,
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -113,7 +114,9 @@ on_each_database! {
         let epoch = || database.text("SELECT epoch FROM log_head");
         let mut epochs = vec![epoch().await];
         send_to_alice(&server, 10).await;
-        let live = tokio::spawn(read_stream_to_the_end(server.client("alice"), "0".into()));
+        let (begun, first_read) = oneshot::channel();
+        let live = tokio::spawn(read_stream_to_the_end(server.client("alice"), "0".into(), begun));
+        first_read.await.unwrap();
         let polls = tokio::spawn(read_polls(server.client("alice"), "0".into()));
         let stop = Arc::new(AtomicBool::new(false));
         let sender = tokio::spawn(send_until(server.client("bob"), stop.clone()));
@@ -551,8 +554,13 @@ async fn read_stream(client: Client, mut cursor: String) -> Vec<Position> {
     }
 }
 
-/// Follows one stream to the end; also the cursor of every delivery.
-async fn read_stream_to_the_end(client: Client, cursor: String) -> (Vec<Position>, Vec<String>) {
+/// Follows one stream to the end; also the cursor of every delivery. `begun` is told once the first one was read.
+async fn read_stream_to_the_end(
+    client: Client,
+    cursor: String,
+    begun: oneshot::Sender<()>,
+) -> (Vec<Position>, Vec<String>) {
+    let mut begun = Some(begun);
     let mut events = client.events(Some(&cursor)).await.unwrap();
     let (mut seen, mut cursors) = (Vec::new(), Vec::new());
     assert_eq!(events.next(LIMIT).await.unwrap().event, "ready");
@@ -563,6 +571,9 @@ async fn read_stream_to_the_end(client: Client, cursor: String) -> (Vec<Position
             "{frame:?}"
         );
         cursors.push(frame.id.clone());
+        if let Some(begun) = begun.take() {
+            begun.send(()).unwrap();
+        }
         if frame.event == "message" {
             seen.push(position(&frame.data));
             if frame.data["message"]["text"] == END {
