@@ -5,7 +5,7 @@
 # The server on http://127.0.0.1:3000 with SQLite in ./data.
 run: page
 	cargo build --release -p chat-api
-	./target/release/chat-system
+	exec "$$(tests/target-folder)/release/chat-system"
 
 # The chat page, which the next build of the binary takes in.
 page:
@@ -38,7 +38,7 @@ soak:
 proof:
 	tests/prepare
 	cargo build --workspace --all-features --bin chat-system --example proof
-	SERVER_BINARY=$(CURDIR)/target/debug/chat-system target/debug/examples/proof
+	target=$$(tests/target-folder)/debug && SERVER_BINARY=$$target/chat-system "$$target/examples/proof"
 
 # Formatting, lints and documentation; any warning fails.
 check:
@@ -53,7 +53,7 @@ bench bench-full:
 	npm ci --prefix bench/peers/node --no-audit --no-fund --silent
 	cargo build --release -p chat-api --bin chat-system
 	cargo build --release -p chat-bench
-	SERVER_BINARY=$(CURDIR)/target/release/chat-system target/release/chat-bench $(if $(filter bench-full,$@),--full) $(BENCH)
+	target=$$(tests/target-folder)/release && SERVER_BINARY=$$target/chat-system "$$target/chat-bench" $(if $(filter bench-full,$@),--full) $(BENCH)
 
 # The descriptions that are committed: of what is asked over HTTP, and of what comes over streams.
 openapi:

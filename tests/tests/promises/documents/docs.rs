@@ -410,6 +410,43 @@ fn normal(path: &Path) -> PathBuf {
 }
 
 #[test]
+fn what_cargo_builds_is_found_wherever_it_builds() {
+    let cargo_s = tempfile::tempdir().unwrap();
+    fs::write(
+        cargo_s.path().join("config.toml"),
+        "[build]\ntarget-dir = \"/somewhere/else\"\n",
+    )
+    .unwrap();
+    let home = cargo_s.path().to_str().unwrap();
+    let folder = |variables: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(top().join("tests/target-folder"));
+        for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"] {
+            command.env_remove(name);
+        }
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    };
+    let usual = fs::canonicalize(top()).unwrap().join("target");
+    assert_eq!(Path::new(&folder(&[])), usual);
+    assert_eq!(folder(&[("CARGO_TARGET_DIR", "/somewhere")]), "/somewhere");
+    assert_eq!(folder(&[("CARGO_HOME", home)]), "/somewhere/else");
+    assert_eq!(
+        folder(&[("CARGO_HOME", home), ("CARGO_TARGET_DIR", "/somewhere")]),
+        "/somewhere"
+    );
+    // And nobody looks for it in one place only.
+    for file in ["Makefile", "tests/run", "frontend/test"] {
+        let text = fs::read_to_string(top().join(file)).unwrap();
+        for built in ["target/debug", "target/release"] {
+            let mut places = text.match_indices(built);
+            assert!(places.all(|(at, _)| text[..at].ends_with('$')), "{file}: {built}");
+        }
+        assert!(text.contains("tests/target-folder"), "{file}");
+    }
+}
+
+#[test]
 fn every_path_of_the_repository_that_is_named_exists() {
     let folders: Vec<_> = fs::read_dir(top())
         .unwrap()
