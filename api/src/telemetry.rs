@@ -2,6 +2,9 @@
 //!
 //! A line that cannot be written is lost and nothing else: the subscriber would say so on stderr with a macro that
 //! panics where it cannot, and a panic there is logged, which ends the process. A log on a disk that is full must not.
+//!
+//! Whatever the filter asks for, of other people's crates there is nothing below INFO: at debug and trace some of them
+//! write what they transport, tokens and messages in it (tungstenite each frame).
 
 #[cfg(feature = "otlp")]
 mod traces;
@@ -10,8 +13,15 @@ use std::{io::IsTerminal, panic};
 
 use axum::http::{HeaderMap, Method};
 use clap::ValueEnum;
-use tracing::Span;
-use tracing_subscriber::{EnvFilter, filter::ParseError};
+use tracing::{Level, Metadata, Span, Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, ParseError, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
 
 /// The standard's variables that say where traces go to.
 const STANDARD_ENDPOINTS: [&str; 2] = [
@@ -61,21 +71,13 @@ pub fn start_with_traces(
     format: LogFormat,
     endpoint: Option<&str>,
 ) -> anyhow::Result<Telemetry> {
-    use tracing_subscriber::{Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
     if endpoint.is_none() && !is_asked_for_traces() {
         start(filter, format);
         return Ok(Telemetry::default());
     }
     let exporter = traces::Exporter::start(endpoint)?;
-    let lines = fmt::layer()
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    let lines = match format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
     let started = tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
+        .with(lines(filter, format))
         .with(exporter.layer())
         .try_init();
     if started.is_ok() {
@@ -117,18 +119,34 @@ pub fn end_request(span: &Span, route: Option<&str>, status: u16) {
 /// Begins to log. A panic is logged too, as an error, instead of what Rust prints by itself: it is handled where it
 /// is caught, and that is not always a place that knows of it.
 pub fn start(filter: EnvFilter, format: LogFormat) {
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    let started = match format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-    };
+    let started = tracing_subscriber::registry()
+        .with(lines(filter, format))
+        .try_init();
     // A second start in one process, as in tests, keeps the first.
     if started.is_ok() {
         log_panics();
     }
+}
+
+fn lines<S>(filter: EnvFilter, format: LogFormat) -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync + 'static,
+{
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    // The hint keeps that of the other filter.
+    let discreet = filter_fn(is_discreet).with_max_level_hint(LevelFilter::TRACE);
+    lines.with_filter(filter.and(discreet))
+}
+
+/// What may be logged at all: everything of ours, for no line of ours has a token or a content in it.
+fn is_discreet(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("chat_") || *metadata.level() <= Level::INFO
 }
 
 fn log_panics() {

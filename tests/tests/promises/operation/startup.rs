@@ -725,6 +725,8 @@ mod configuration {
 }
 
 mod the_log_of_the_server {
+    use chat_tests::socketio::{SocketIo, Transport};
+
     use super::*;
 
     const FORMS: [&str; 2] = ["text", "json"];
@@ -830,8 +832,31 @@ mod the_log_of_the_server {
         alice.history(&[("with", "bob")]).await.unwrap();
         alice.conversations().await.unwrap();
         alice.poll("0", 0).await.unwrap();
-        // Refused, with the markers in what is refused.
         let expired = token(&json!({"sub": "alice", "exp": now() - 60}));
+        let other = server.token("carol");
+        for transport in [Transport::Websocket, Transport::Polling] {
+            let mut socket = SocketIo::connect(transport, &server.url(), alice.token(), Some("0"))
+                .await
+                .unwrap();
+            socket.named("event", LIMIT).await;
+            for (command, argument) in [
+                ("send", json!({"receiver_id": "bob", "text": text})),
+                (
+                    "send",
+                    json!({"receiver_id": "bob", "data": base64(data.as_bytes()), "content_type": "image/png"}),
+                ),
+                ("send", json!({"receiver_id": "b b", "text": text})),
+                ("history", json!({"with": "bob"})),
+                ("authenticate", json!({"token": alice.token()})),
+                ("authenticate", json!({"token": other})),
+                ("authenticate", json!({"token": expired})),
+            ] {
+                socket.ask(command, &argument).await.unwrap();
+            }
+            let mut refused = SocketIo::open(transport, &server.url()).await.unwrap();
+            refused.log_in(&expired, None).await.unwrap_err();
+        }
+        // Refused, with the markers in what is refused.
         let in_query = server.token("alice");
         for (path, bearer) in [
             (format!("/v1/events?wait=0&access_token={in_query}"), None),
@@ -864,6 +889,7 @@ mod the_log_of_the_server {
             alice.token().into(),
             expired,
             in_query,
+            other,
             jwt_secret().into(),
         ]
     }
