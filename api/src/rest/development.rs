@@ -1,10 +1,19 @@
 //! `/dev/token`: a token for anybody, where no key is configured. The server then listens on loopback only, and this
-//! door also wants a loopback `Host`, so that a page in a browser on this machine that was rebound to 127.0.0.1 under
-//! a name of its own gets none.
+//! door also wants to be asked on this machine, by a name of it:
+//!
+//! - A page that was rebound to 127.0.0.1 under a name of its own has that name in `Host`.
+//! - A proxy on this machine may say `Host: 127.0.0.1` for everybody in the world. It shows in the headers that proxies
+//!   add, in HTTP/1.0 (nginx's own before 1.29.7), or in the `Origin` of the page that a browser shows under the
+//!   proxy's name.
+//! - A page of somebody else that asks from here has its own `Origin`, and `Sec-Fetch-Site` says so too.
 
 use axum::{
     extract::{FromRequestParts, State},
-    http::{Uri, header::HOST, request::Parts},
+    http::{
+        HeaderMap, HeaderName, Uri, Version,
+        header::{FORWARDED, HOST, ORIGIN, VIA},
+        request::Parts,
+    },
     response::{IntoResponse, Response},
 };
 use chat_domain::ids::UserId;
@@ -44,7 +53,8 @@ pub struct Token {
 
 /// Get a token for anybody (development only)
 ///
-/// Only where the server runs without a key, and only by a name of this machine: `127.0.0.1`, `[::1]` or `localhost`.
+/// Only where the server runs without a key, only by a name of this machine (`127.0.0.1`, `[::1]` or `localhost`), and
+/// neither through a proxy nor from another site's page.
 /// The token is good for 24 hours, or until the server restarts.
 #[utoipa::path(
     post, path = "/dev/token", tag = "development", security(()),
@@ -57,7 +67,7 @@ pub struct Token {
 )]
 pub async fn create_development_token(
     State(app): State<AppState>,
-    _: LoopbackHost,
+    _: OnThisMachine,
     Json(body): Json<NewToken>,
 ) -> Result<Response, Problem> {
     let user_id =
@@ -81,21 +91,68 @@ pub async fn create_development_token(
     Ok(axum::Json(token).into_response())
 }
 
-pub struct LoopbackHost;
+pub struct OnThisMachine;
 
-impl<S: Send + Sync> FromRequestParts<S> for LoopbackHost {
+impl<S: Send + Sync> FromRequestParts<S> for OnThisMachine {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let mut hosts = parts.headers.get_all(HOST).iter().map(|host| host.to_str().ok());
-        let one_host = matches!((hosts.next(), hosts.next()), (Some(Some(host)), None) if is_loopback(host));
-        let same_target = target_host(&parts.uri).is_none_or(is_loopback);
-        if one_host && same_target {
-            Ok(Self)
-        } else {
-            Err(Problem::new(Code::DevHostRefused))
+        match elsewhere(parts) {
+            None => Ok(Self),
+            Some(detail) => Err(Problem::new(Code::DevHostRefused).detail(detail)),
         }
     }
+}
+
+/// What shows that a request is not from this machine, or not by a name of it.
+fn elsewhere(parts: &Parts) -> Option<String> {
+    let headers = &parts.headers;
+    if !is_only(headers, HOST, is_loopback) || !target_host(&parts.uri).is_none_or(is_loopback) {
+        return Some("It is not asked for at 127.0.0.1, [::1] or localhost.".to_owned());
+    }
+    if let Some(name) = headers.keys().find(|name| is_of_a_proxy(name)) {
+        return Some(format!("It is asked for through a proxy ({name})."));
+    }
+    if parts.version <= Version::HTTP_10 {
+        return Some("It is asked for in HTTP/1.0, as through a proxy.".to_owned());
+    }
+    let of_this_machine = |origin: &str| {
+        let host = origin
+            .strip_prefix("http://")
+            .or_else(|| origin.strip_prefix("https://"));
+        host.is_some_and(is_loopback)
+    };
+    if headers.contains_key(ORIGIN) && !is_only(headers, ORIGIN, of_this_machine) {
+        return Some("It is asked for by a page from elsewhere (Origin).".to_owned());
+    }
+    let same_page = |site: &str| ["same-origin", "none"].contains(&site);
+    if headers.contains_key(SEC_FETCH_SITE) && !is_only(headers, SEC_FETCH_SITE, same_page) {
+        return Some("It is asked for by another page (Sec-Fetch-Site).".to_owned());
+    }
+    None
+}
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Whether a header is there once and has such a value.
+fn is_only(headers: &HeaderMap, name: HeaderName, fits: impl Fn(&str) -> bool) -> bool {
+    let mut values = headers.get_all(name).iter().map(|value| value.to_str().ok());
+    matches!((values.next(), values.next()), (Some(Some(value)), None) if fits(value))
+}
+
+/// Whether proxies add it, and nobody else does.
+fn is_of_a_proxy(name: &HeaderName) -> bool {
+    const OTHERS: [&str; 7] = [
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-host",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "fastly-client-ip",
+    ];
+    let text = name.as_str();
+    *name == FORWARDED || *name == VIA || text.starts_with("x-forwarded-") || OTHERS.contains(&text)
 }
 
 /// The host of a request line that has a whole URL.

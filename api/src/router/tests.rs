@@ -219,6 +219,58 @@ async fn development_tokens_are_for_this_machine_only() {
     );
     let no_host = Request::post("/dev/token").body(Body::empty()).unwrap();
     assert_eq!(server.call(no_host).await.code(), "dev_host_refused");
+    // Of this machine's own pages.
+    for (name, value) in [
+        ("origin", "http://127.0.0.1:3000"),
+        ("origin", "http://localhost:5173"),
+        ("origin", "https://[::1]"),
+        ("sec-fetch-site", "same-origin"),
+        ("sec-fetch-site", "none"),
+        ("x-request-id", "a"),
+    ] {
+        let mut request = ask("127.0.0.1:3000", &alice);
+        request.headers_mut().insert(name, value.parse().unwrap());
+        assert_eq!(server.call(request).await.status, 200, "{name}: {value}");
+    }
+    // Through a proxy that says the upstream's host, or from another site's page.
+    for (name, value) in [
+        ("x-forwarded-for", "192.0.2.7"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-host", "chat.example"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-server", "chat.example"),
+        ("forwarded", "for=192.0.2.7"),
+        ("via", "1.1 proxy"),
+        ("x-real-ip", "192.0.2.7"),
+        ("cf-connecting-ip", "192.0.2.7"),
+        ("origin", "https://chat.example"),
+        ("origin", "http://localhost.chat.example"),
+        ("origin", "http://192.168.1.2:3000"),
+        ("origin", "null"),
+        ("origin", ""),
+        ("origin", "file://"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("sec-fetch-site", "something-new"),
+    ] {
+        let mut request = ask("127.0.0.1:3000", &alice);
+        request.headers_mut().insert(name, value.parse().unwrap());
+        let answer = server.call(request).await;
+        assert_eq!(answer.code(), "dev_host_refused", "{name}: {value}");
+        assert!(
+            answer.body["detail"]
+                .as_str()
+                .is_some_and(|detail| !detail.is_empty())
+        );
+    }
+    let mut twice = ask("127.0.0.1:3000", &alice);
+    for origin in ["http://127.0.0.1:3000", "https://chat.example"] {
+        twice.headers_mut().append("origin", origin.parse().unwrap());
+    }
+    assert_eq!(server.call(twice).await.code(), "dev_host_refused");
+    let mut by_nginx = ask("127.0.0.1:3000", &alice);
+    *by_nginx.version_mut() = axum::http::Version::HTTP_10;
+    assert_eq!(server.call(by_nginx).await.code(), "dev_host_refused");
     assert_eq!(
         server
             .call(ask("localhost", &json!({"user_id": "a b"})))
