@@ -29,6 +29,7 @@ pub mod operations;
 pub mod rest;
 pub mod socket;
 pub mod realtime;
+mod trimmed;
 mod examples;
 pub mod openapi;
 pub mod asyncapi;

@@ -4,12 +4,13 @@
 //! secret. What a token's header says only chooses among the keys, so a public key never passes for a secret. A key
 //! that is here is sound: what could not check a signature is refused when it is read, not at the first token.
 
+mod pem;
+
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey};
-use p256::pkcs8::{AssociatedOid, Document, SubjectPublicKeyInfoRef, der};
-use rsa::{BigUint, RsaPublicKey, pkcs1::DecodeRsaPublicKey, traits::PublicKeyParts};
+use rsa::{BigUint, RsaPublicKey};
 use serde::Deserialize;
 
 const RSA_BITS_LEAST: usize = 2048;
@@ -30,8 +31,24 @@ impl fmt::Debug for Key {
 /// Why something is no key for us. Nothing of it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    #[error("it is not one public key in PEM (-----BEGIN PUBLIC KEY-----)")]
+    #[error(
+        "it is no public key in PEM (-----BEGIN PUBLIC KEY-----), no certificate and no base64 of either"
+    )]
     Pem,
+    #[error(
+        "its end is missing (-----END …-----): a variable or a file of one line takes \\n for each end of a line"
+    )]
+    Cut,
+    #[error("it has more than one part (-----BEGIN …-----), and one public key belongs here")]
+    Several,
+    #[error("it is a request for a certificate, and the public key or the certificate belongs here")]
+    Request,
+    #[error("it is a key of SSH: `ssh-keygen -e -m pkcs8 -f FILE` makes PEM of it")]
+    Ssh,
+    #[error("it is a key of PGP, and none that signs tokens")]
+    Pgp,
+    #[error("it is JSON: a JSON Web Key Set belongs into a file that CHAT_JWKS_FILE names")]
+    Jwk,
     #[error("it is a private key, and only the public one belongs here")]
     Private,
     #[error("keys of this type are not known here: RSA, P-256 and Ed25519 are")]
@@ -56,45 +73,6 @@ impl Key {
             algorithm: Algorithm::HS256,
             decoding: DecodingKey::from_secret(secret),
         }
-    }
-
-    /// A public key in PEM: `PUBLIC KEY`, or RSA's older form.
-    pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
-        let (label, document) = Document::from_pem(pem.trim()).map_err(|_| KeyError::Pem)?;
-        match label {
-            "PUBLIC KEY" => {
-                let info = document.decode_msg().map_err(|_| KeyError::Malformed)?;
-                Self::from_info(info)
-            }
-            "RSA PUBLIC KEY" => {
-                let key = RsaPublicKey::from_pkcs1_der(document.as_bytes());
-                let key = key.map_err(|_| KeyError::Malformed)?;
-                Self::rsa(key.n().clone(), key.e().clone())
-            }
-            label if label.ends_with("PRIVATE KEY") => Err(KeyError::Private),
-            _ => Err(KeyError::Pem),
-        }
-    }
-
-    fn from_info(info: SubjectPublicKeyInfoRef<'_>) -> Result<Self, KeyError> {
-        /// RFC 8410.
-        const ED25519: der::oid::ObjectIdentifier = der::oid::ObjectIdentifier::new_unwrap("1.3.101.112");
-        let oid = info.algorithm.oid;
-        let bytes = info.subject_public_key.as_bytes().ok_or(KeyError::Malformed)?;
-        if oid == rsa::pkcs1::ALGORITHM_OID {
-            let key = RsaPublicKey::try_from(info).map_err(|_| KeyError::Malformed)?;
-            return Self::rsa(key.n().clone(), key.e().clone());
-        }
-        if oid == p256::elliptic_curve::ALGORITHM_OID {
-            return match info.algorithm.parameters_oid() {
-                Ok(curve) if curve == p256::NistP256::OID => Self::p256(bytes),
-                _ => Err(KeyError::Type),
-            };
-        }
-        if oid == ED25519 {
-            return Self::ed25519(bytes);
-        }
-        Err(KeyError::Type)
     }
 
     fn rsa(modulus: BigUint, exponent: BigUint) -> Result<Self, KeyError> {

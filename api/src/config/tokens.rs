@@ -27,8 +27,8 @@ pub struct TokenArguments {
     #[arg(long, global = true, env = "CHAT_JWT_SECRET_FILE", value_name = "PATH")]
     pub jwt_secret_file: Option<PathBuf>,
 
-    /// The public key that tokens are checked with, in PEM. Its type says the algorithm: RSA of 2048 bits or more
-    /// RS256, P-256 ES256, Ed25519 EdDSA
+    /// The public key that tokens are checked with, in PEM, or a certificate with it; also on one line, with \n where
+    /// lines end or nothing. Its type says the algorithm: RSA of 2048 bits or more RS256, P-256 ES256, Ed25519 EdDSA
     #[arg(long, global = true, env = "CHAT_JWT_PUBLIC_KEY", value_name = "PEM")]
     pub jwt_public_key: Option<String>,
 

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::auth::testing::{ALGORITHMS, jwk, jwks, key_file, public_pem, with};
+use crate::auth::testing::{ALGORITHMS, der, jwk, jwks, key_file, public_pem, signed, with};
 
 fn set(keys: &[serde_json::Value]) -> KeySet {
     KeySet::from_jwks(&jwks(keys)).unwrap()
@@ -26,20 +26,122 @@ fn the_type_of_a_key_says_its_algorithm() {
     assert_eq!(older.algorithm, Algorithm::RS256);
 }
 
+/// As it arrives through forms, variables and files of YAML.
+fn ways(pem: &str) -> Vec<String> {
+    let lines: Vec<_> = pem.trim_end().lines().collect();
+    let [begin, body @ .., end] = &lines[..] else {
+        panic!("{pem}")
+    };
+    let base64 = body.concat();
+    let columns = |width: usize| {
+        let lines = base64
+            .as_bytes()
+            .chunks(width)
+            .map(|line| str::from_utf8(line).unwrap());
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    vec![
+        lines.join("\\n"),
+        format!("\"{}\"", lines.join("\\n")),
+        lines.join("\\r\\n") + "\\r\\n",
+        lines.join("\r\n"),
+        lines.join(" "),
+        lines.concat(),
+        lines.join("\n    "),
+        format!("  {}\n\n", lines.join("  \n\t")),
+        format!("\u{feff}{pem}"),
+        format!("'{pem}'"),
+        format!("the key of 2026\n\n{pem}"),
+        format!("{begin}\n{}\n{end}", columns(76)),
+        format!("{begin}\n{}\n{end}", columns(20)),
+        format!("{begin}\n{}\n{end}", base64.trim_end_matches('=')),
+        base64.clone(),
+        columns(64),
+        base64
+            .replace('+', "-")
+            .replace('/', "_")
+            .trim_end_matches('=')
+            .to_owned(),
+    ]
+}
+
 #[test]
-fn what_is_no_public_key_that_is_known_here_is_refused() {
+fn a_public_key_is_taken_in_every_form_in_which_it_is_plain_what_it_is() {
+    let older = key_file!("rsa-public-pkcs1");
+    let certificate = key_file!("tls");
+    let keys = ALGORITHMS.map(|algorithm| (public_pem(algorithm), algorithm));
+    for (pem, algorithm) in keys
+        .into_iter()
+        .chain([(older, Algorithm::RS256), (certificate, Algorithm::ES256)])
+    {
+        for way in ways(pem) {
+            let key = Key::from_pem(&way).unwrap_or_else(|error| panic!("{error}: {way:?}"));
+            assert_eq!(key.algorithm, algorithm, "{way:?}");
+        }
+    }
+    // Some libraries write one label over the other form.
+    let relabelled = |pem: &str, from: &str, to: &str| pem.replace(from, to);
+    for pem in [
+        relabelled(older, "RSA PUBLIC KEY", "PUBLIC KEY"),
+        relabelled(public_pem(Algorithm::RS256), "PUBLIC KEY", "RSA PUBLIC KEY"),
+    ] {
+        assert_eq!(Key::from_pem(&pem).unwrap().algorithm, Algorithm::RS256);
+    }
+}
+
+#[test]
+fn the_key_of_a_certificate_is_the_key() {
+    let token = signed(Algorithm::ES256, None, &json!({}));
+    let of_another_key = Key::from_pem(key_file!("tls")).unwrap();
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    let checked = |key: &Key| {
+        jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.decoding, key.algorithm).unwrap()
+    };
+    assert!(!checked(&of_another_key));
+    assert!(checked(&Key::from_pem(public_pem(Algorithm::ES256)).unwrap()));
+    let private = jsonwebtoken::EncodingKey::from_ec_der(&der(key_file!("tls-key")));
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &private, Algorithm::ES256).unwrap();
+    let good = jsonwebtoken::crypto::verify(
+        &signature,
+        message.as_bytes(),
+        &of_another_key.decoding,
+        Algorithm::ES256,
+    );
+    assert!(good.unwrap());
+}
+
+#[test]
+fn what_is_no_public_key_that_is_known_here_is_refused_as_what_it_is() {
     let rsa = public_pem(Algorithm::RS256);
     let (first, second) = rsa.split_at(rsa.len() / 2);
+    let request = "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----";
     for (pem, error) in [
         ("", KeyError::Pem),
         ("key", KeyError::Pem),
-        (first, KeyError::Pem),
+        ("0123456789abcdef0123456789abcdef", KeyError::Pem),
+        ("-----BEGIN PUBLIC KEY", KeyError::Pem),
+        (
+            "-----BEGIN DH PARAMETERS-----\nMIIB\n-----END DH PARAMETERS-----",
+            KeyError::Pem,
+        ),
+        ("-----BEGIN PUBLIC KEY-----", KeyError::Cut),
+        (first, KeyError::Cut),
         (second, KeyError::Pem),
-        (key_file!("tls"), KeyError::Pem),
-        (&rsa.replace("MIIB", "MIIC"), KeyError::Pem),
-        (key_file!("rsa"), KeyError::Private),
-        (key_file!("p256"), KeyError::Private),
-        (key_file!("ed25519"), KeyError::Private),
+        (&format!("{rsa}{rsa}"), KeyError::Several),
+        (&rsa.replace("MIIB", "MIIC"), KeyError::Malformed),
+        (&rsa.replace("MIIB", "M*IB"), KeyError::Malformed),
+        (request, KeyError::Request),
+        (&request.replace("CERT", "NEW CERT"), KeyError::Request),
+        (
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== alice@host",
+            KeyError::Ssh,
+        ),
+        ("ssh-rsa AAAAB3NzaC1yc2E=", KeyError::Ssh),
+        (
+            "-----BEGIN PGP PUBLIC KEY BLOCK-----\nxsBN\n-----END PGP PUBLIC KEY BLOCK-----",
+            KeyError::Pgp,
+        ),
+        ("{\"keys\":[]}", KeyError::Jwk),
         (key_file!("p384-public"), KeyError::Type),
         (key_file!("rsa-1024-public"), KeyError::Short(1024)),
         // A point that is not on the curve.
@@ -47,10 +149,17 @@ fn what_is_no_public_key_that_is_known_here_is_refused() {
             &public_pem(Algorithm::ES256)
                 .replacen("AQcDQgAE", "AQcDQgAEA", 1)
                 .replacen("==", "=", 1),
-            KeyError::Pem,
+            KeyError::Malformed,
         ),
     ] {
         assert_eq!(Key::from_pem(pem).unwrap_err(), error, "{pem}");
+    }
+    for private in [key_file!("rsa"), key_file!("p256"), key_file!("ed25519")] {
+        for way in ways(private) {
+            assert_eq!(Key::from_pem(&way).unwrap_err(), KeyError::Private, "{way}");
+        }
+        let both = format!("{rsa}{private}");
+        assert_eq!(Key::from_pem(&both).unwrap_err(), KeyError::Private);
     }
 }
 

@@ -346,12 +346,12 @@ mod configuration {
             (
                 "CHAT_JWT_PUBLIC_KEY",
                 "hidden",
-                "CHAT_JWT_PUBLIC_KEY: it is not one public key in PEM (-----BEGIN PUBLIC KEY-----)",
+                "CHAT_JWT_PUBLIC_KEY: it is no public key in PEM (-----BEGIN PUBLIC KEY-----)",
             ),
             (
                 "CHAT_JWT_PUBLIC_KEY_FILE",
                 secret_file,
-                "CHAT_JWT_PUBLIC_KEY: it is not one public key in PEM",
+                "CHAT_JWT_PUBLIC_KEY: it is no public key in PEM",
             ),
             (
                 "CHAT_JWT_PUBLIC_KEY_FILE",
