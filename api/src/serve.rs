@@ -63,6 +63,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         warn!("{warning}");
     }
     let _file_lock = FileLock::take(&location)?;
+    if let Some(file) = location.file_open_to_others() {
+        warn!(
+            "{} can be read by others on this machine: `chmod go= {}`, or its folder",
+            file.display(),
+            file.display()
+        );
+    }
     let mut signals = Signals::new()?;
     let prepared = async {
         let database = connect(location, &config).await?;

@@ -3,7 +3,15 @@
 
 mod tls;
 
-use std::{fs::File, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fs::{DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement,
@@ -47,16 +55,18 @@ pub enum DatabaseError {
     Certificate {
         parameter: &'static str,
         path: PathBuf,
-        source: std::io::Error,
+        source: io::Error,
     },
     #[error("there is no TLS with the database as the URL asks for it")]
     Tls(#[source] DbErr),
     #[error("the folder of the SQLite file cannot be made: {0}")]
-    Folder(PathBuf, #[source] std::io::Error),
+    Folder(PathBuf, #[source] io::Error),
+    #[error("the SQLite file {0} cannot be opened")]
+    File(PathBuf, #[source] io::Error),
     #[error("another process uses the SQLite file {0}: one server process on a file")]
     InUse(PathBuf),
     #[error("the lock file {0} cannot be opened")]
-    LockFile(PathBuf, #[source] std::io::Error),
+    LockFile(PathBuf, #[source] io::Error),
     #[error("the database does not answer")]
     Unreachable(#[source] DbErr),
 }
@@ -153,8 +163,18 @@ impl Location {
         Ok(Self::Server(Box::new(options.disable_statement_logging())))
     }
 
+    /// The SQLite file, if others on this machine than its owner can read it.
+    pub fn file_open_to_others(&self) -> Option<&Path> {
+        let Self::Sqlite { file, .. } = self else {
+            return None;
+        };
+        let mode = |path: &Path| path.metadata().map_or(0, |metadata| metadata.mode());
+        let can_enter = mode(folder_of(file).unwrap_or(Path::new("."))) & 0o011 != 0;
+        (can_enter && mode(file) & 0o044 != 0).then_some(file)
+    }
+
     /// How every connection to the file is opened.
-    pub(crate) fn sqlite_options(file: &std::path::Path, pragmas: &Pragmas) -> SqliteConnectOptions {
+    pub(crate) fn sqlite_options(file: &Path, pragmas: &Pragmas) -> SqliteConnectOptions {
         SqliteConnectOptions::new()
             .disable_statement_logging()
             .filename(file)
@@ -180,6 +200,7 @@ impl FileLock {
             return Ok(None);
         };
         make_folder(file)?;
+        make_private(file)?;
         let mut path = file.clone().into_os_string();
         path.push(".lock");
         let path = PathBuf::from(path);
@@ -187,6 +208,7 @@ impl FileLock {
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(PRIVATE)
             .open(&path);
         let lock = opened.map_err(|e| DatabaseError::LockFile(path.clone(), e))?;
         match lock.try_lock() {
@@ -197,10 +219,36 @@ impl FileLock {
     }
 }
 
-fn make_folder(file: &std::path::Path) -> Result<(), DatabaseError> {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => {
-            std::fs::create_dir_all(folder).map_err(|e| DatabaseError::Folder(folder.into(), e))
+/// For the owner alone.
+const PRIVATE: u32 = 0o600;
+const PRIVATE_FOLDER: u32 = 0o700;
+
+fn folder_of(file: &Path) -> Option<&Path> {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty())
+}
+
+/// One that is there stays as it is.
+fn make_folder(file: &Path) -> Result<(), DatabaseError> {
+    let Some(folder) = folder_of(file) else {
+        return Ok(());
+    };
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(PRIVATE_FOLDER)
+        .create(folder);
+    made.map_err(|e| DatabaseError::Folder(folder.into(), e))
+}
+
+/// Makes the file, empty, where there is none: SQLite would let everybody read it. The files beside it get its rights.
+fn make_private(file: &Path) -> Result<(), DatabaseError> {
+    let made = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(PRIVATE)
+        .open(file);
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(DatabaseError::File(file.into(), error))
         }
         _ => Ok(()),
     }
@@ -241,6 +289,7 @@ impl Database {
         let (pool, flavor) = match &location {
             Location::Sqlite { file, pragmas } => {
                 make_folder(file)?;
+                make_private(file)?;
                 let pool = sqlx::sqlite::SqlitePoolOptions::new()
                     .max_connections(connections)
                     .acquire_timeout(ACQUIRE_TIMEOUT)

@@ -17,7 +17,9 @@ mod replication;
 mod cluster;
 
 use std::{
+    fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Command, Stdio},
     thread,
@@ -72,7 +74,13 @@ impl Database {
     /// A fresh, empty database; on MariaDB and MySQL on the shared server.
     pub async fn fresh(kind: Kind) -> Database {
         let place = match kind {
-            Kind::Sqlite => Place::File(temporary_folder("sqlite")),
+            Kind::Sqlite => {
+                let folder = temporary_folder("sqlite");
+                // As a server makes its own.
+                let private = fs::Permissions::from_mode(0o700);
+                fs::set_permissions(folder.path(), private).expect("the folder is ours");
+                Place::File(folder)
+            }
             Kind::MariaDb | Kind::MySql => return DatabaseServer::shared(kind).await.fresh().await,
         };
         let database = Database {
