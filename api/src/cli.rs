@@ -14,21 +14,21 @@ use anyhow::{Context, bail};
 use chat_domain::ids::UserId;
 use chat_migration::DownOptions;
 use clap::{
-    Parser, Subcommand, ValueEnum,
+    CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     error::{ContextKind, ErrorKind},
 };
 
 use crate::{
     asyncapi,
     auth::Signer,
-    config::{self, Config, KeySource, Options},
+    config::{self, Config, Given, KeySource, Options, Variables},
     healthcheck, maintenance, openapi, serve, telemetry,
 };
 
 /// The chat server: people and programs send messages to each other and never miss one.
 ///
 /// Every option can also be given as an environment variable, as shown with it. An unknown variable that begins with
-/// CHAT_ is an error.
+/// CHAT_ is an error, unless it is one of those that Kubernetes makes for a service.
 #[derive(Parser)]
 #[command(name = "chat-system", version, max_term_width = 100)]
 pub struct Cli {
@@ -123,10 +123,20 @@ pub enum Refused {
 
 /// Parses the command line and the environment.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Refused> {
-    if let Some(line) = config::unknown_variable(std::env::vars_os().map(|(name, _)| name)) {
+    let variables = Variables::of_this_process();
+    if let Some(line) = variables.unknown() {
         return Err(Refused::Value(line));
     }
-    Cli::try_parse_from(args).map_err(|error| match value_refused(&error) {
+    let mut args: Vec<_> = args.into_iter().collect();
+    let flags = variables.trimmed(&args);
+    // After the program's name.
+    args.splice(1.min(args.len())..1.min(args.len()), flags);
+    let parsed = Cli::command().try_get_matches_from(args).and_then(|matches| {
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        cli.options.given = Given::new(&variables, &cli.options, &matches);
+        Ok(cli)
+    });
+    parsed.map_err(|error| match value_refused(&error) {
         Some(line) => Refused::Value(line),
         None => Refused::Usage(error),
     })

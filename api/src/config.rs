@@ -11,13 +11,13 @@ mod variables;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use chat_domain::content::Content;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, ArgMatches, Args, parser::ValueSource};
 
 use self::{limits::LimitArguments, tokens::TokenArguments};
 pub use self::{
     secret::Secret,
     tokens::{KeySource, TokenOptions},
-    variables::{unknown_variable, variable_of},
+    variables::{Variables, variable_of},
 };
 use crate::{
     auth::JwksError,
@@ -240,6 +240,48 @@ pub struct Options {
         hide = true
     )]
     pub lose_one_in: u32,
+
+    /// How they came, as far as an operator should know of it.
+    #[arg(skip)]
+    pub given: Given,
+}
+
+/// What an operator should know of the way in which options came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Variables that begin like ours and are Kubernetes' service links.
+    pub service_links: Vec<String>,
+    /// Lines about secrets that everybody on the machine can read.
+    pub in_the_open: Vec<String>,
+}
+
+impl Given {
+    /// By the command line as clap has read it.
+    pub fn new(variables: &Variables, options: &Options, matches: &ArgMatches) -> Self {
+        let is_on_the_command_line = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let in_the_open = |what: &str, variable: &str| {
+            format!(
+                "{what} stands in the list of processes, where everybody on this machine can read it: give \
+                 {variable}_FILE or {variable} instead"
+            )
+        };
+        let mut given = Self {
+            service_links: variables.service_links(),
+            in_the_open: Vec::new(),
+        };
+        if is_on_the_command_line("jwt_secret") {
+            given
+                .in_the_open
+                .push(in_the_open("--jwt-secret", "CHAT_JWT_SECRET"));
+        }
+        let url = options.database_url.as_deref().unwrap_or_default();
+        if is_on_the_command_line("database_url") && secret::has_password(url) {
+            given
+                .in_the_open
+                .push(in_the_open("the password in --database-url", "CHAT_DATABASE_URL"));
+        }
+        given
+    }
 }
 
 /// What the server runs with.
@@ -273,6 +315,7 @@ pub struct Config {
     pub drain: Duration,
     pub shutdown_timeout: Duration,
     pub lose_one_in: u32,
+    pub given: Given,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -353,6 +396,7 @@ impl TryFrom<Options> for Config {
             #[cfg(not(debug_assertions))]
             lose_one_in: 0,
             log: options.log,
+            given: options.given,
         })
     }
 }
@@ -374,6 +418,7 @@ fn endpoint(url: String) -> Result<String, ConfigError> {
         let reason = "this server was built without the feature otlp, and sends no traces";
         return Err(value(variable, reason));
     }
+    let url = secret::one_line(variable, &url)?.to_owned();
     let uri = url.parse::<axum::http::Uri>().ok();
     let known = |uri: &axum::http::Uri| {
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())

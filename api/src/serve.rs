@@ -58,6 +58,7 @@ const READINESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Builds everything from the configuration, serves until SIGTERM or SIGINT, and stops in order.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let location = Location::parse(config.database_url.expose())?;
+    tell_given(&config);
     let places = files::divide(files::raise_limit(), &config).map_err(anyhow::Error::msg)?;
     if let Some(warning) = &places.warning {
         warn!("{warning}");
@@ -196,6 +197,20 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     }
     info!("stopped");
     Ok(())
+}
+
+/// Says what an operator should know of the configuration.
+fn tell_given(config: &Config) {
+    let links = &config.given.service_links;
+    if let Some(first) = links.first() {
+        info!(
+            "{first} and others alike ({} in all) are of a service of Kubernetes, and are passed over",
+            links.len()
+        );
+    }
+    for line in &config.given.in_the_open {
+        warn!("{line}");
+    }
 }
 
 /// Who checks tokens, who signs them where nobody else does, and who reads the keys again.

@@ -3,6 +3,7 @@
 use std::{fmt, fs, path::PathBuf};
 
 use super::{ConfigError, Options, value};
+use crate::trimmed::trimmed;
 
 const DEFAULT_DATABASE: &str = "sqlite://./data/chat.db";
 
@@ -35,6 +36,7 @@ impl Options {
             self.database_url_file.as_ref(),
         )?;
         let url = url.unwrap_or_else(|| Secret(DEFAULT_DATABASE.to_owned()));
+        one_line(variable, url.expose())?;
         // The URL may hold a password: the error shows only how it begins.
         match url.0.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite" | "mysql") => Ok(url),
@@ -49,6 +51,7 @@ impl Options {
     }
 }
 
+/// A value that was given directly or in a file, without what stands around it.
 pub(super) fn given(
     variable: &'static str,
     text: Option<&String>,
@@ -56,16 +59,34 @@ pub(super) fn given(
 ) -> Result<Option<Secret>, ConfigError> {
     match (text, file) {
         (Some(_), Some(_)) => Err(ConfigError::GivenTwice { variable }),
-        (Some(text), None) => Ok(Some(Secret(text.clone()))),
+        (Some(text), None) => Ok(Some(Secret(trimmed(text).to_owned()))),
         (None, Some(path)) => {
             let text = fs::read_to_string(path).map_err(|source| ConfigError::File {
                 variable,
                 path: path.clone(),
                 source,
             })?;
-            let text = text.strip_suffix('\n').unwrap_or(&text);
-            Ok(Some(Secret(text.strip_suffix('\r').unwrap_or(text).to_owned())))
+            Ok(Some(Secret(trimmed(&text).to_owned())))
         }
         (None, None) => Ok(None),
     }
+}
+
+/// The same, of a value that has one line. The error does not show it.
+pub(super) fn one_line<'a>(variable: &'static str, text: &'a str) -> Result<&'a str, ConfigError> {
+    let text = trimmed(text);
+    if text.chars().any(char::is_control) {
+        let reason = "a line break or another control character stands in the middle of it";
+        return Err(value(variable, reason));
+    }
+    Ok(text)
+}
+
+/// Whether a URL has a password before its host.
+pub(super) fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    user.split_once(':')
+        .is_some_and(|(_, password)| !password.is_empty())
 }

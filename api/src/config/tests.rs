@@ -205,9 +205,19 @@ fn secrets_come_from_files_too_and_are_never_shown() {
     assert!(!refused(&["--database-url", "hidden"]).contains("hidden"));
 }
 
+fn variables(variables: &[(&str, &str)]) -> Variables {
+    let variables = variables.iter();
+    variables
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
 #[test]
 fn an_unknown_variable_is_named_with_the_nearest_known_one() {
-    let unknown = |names: &[&str]| unknown_variable(names.iter().map(Into::into));
+    let unknown = |names: &[&str]| {
+        let named: Vec<_> = names.iter().map(|name| (*name, "1")).collect();
+        variables(&named).unknown()
+    };
     assert_eq!(
         unknown(&["PATH", "CHAT_LISTEN", "CHAT_JWT_SECRET_FILE", "CHATTY"]),
         None
@@ -217,6 +227,188 @@ fn an_unknown_variable_is_named_with_the_nearest_known_one() {
         line.starts_with("CHAT_DATABASE_ULR ") && line.ends_with(" CHAT_DATABASE_URL"),
         "{line}"
     );
+}
+
+#[test]
+fn service_links_of_kubernetes_are_passed_over_by_their_shape() {
+    let links = [
+        ("SERVICE_HOST", "10.0.0.1"),
+        ("SERVICE_HOST", "fd00::1"),
+        ("SERVICE_PORT", "3000"),
+        ("SERVICE_PORT_HTTP", "3000"),
+        ("SERVICE_PORT_HTTP_ADMIN", "9000"),
+        ("PORT", "tcp://10.0.0.1:3000"),
+        ("PORT", "tcp://[fd00::1]:3000"),
+        ("PORT_3000_TCP", "tcp://10.0.0.1:3000"),
+        ("PORT_3000_TCP_PROTO", "tcp"),
+        ("PORT_3000_TCP_PORT", "3000"),
+        ("PORT_3000_TCP_ADDR", "10.0.0.1"),
+        ("PORT_53_UDP", "udp://10.0.0.1:53"),
+        ("PORT_53_UDP_PROTO", "udp"),
+    ];
+    for service in [
+        "CHAT",
+        "CHAT_SYSTEM",
+        "CHAT_SERVICE",
+        "CHAT_PORT",
+        "CHAT_JWT_SECRET",
+    ] {
+        for (rest, value) in links {
+            let name = format!("{service}_{rest}");
+            let found = variables(&[(&name, value), ("CHAT_LISTEN", "127.0.0.1:1"), ("CHAT", value)]);
+            assert_eq!(found.unknown(), None, "{name}={value}");
+            assert_eq!(found.service_links(), [name]);
+        }
+    }
+    for (name, value) in [
+        // What somebody means for this server, who has not looked up how it is called.
+        ("CHAT_PORT", "3000"),
+        ("CHAT_PORT", "127.0.0.1:3000"),
+        ("CHAT_PORT", "http://10.0.0.1:3000"),
+        ("CHAT_PORT", "tcp://"),
+        ("CHAT_PORT", "tcp://example.com:3000"),
+        ("CHAT_PORT", "tcp://10.0.0.1:70000"),
+        ("CHAT_HOST", "10.0.0.1"),
+        ("CHAT_SERVICE_HOST", "example.com"),
+        ("CHAT_SERVICE_PORT", "http"),
+        ("CHAT_SERVICE_PORTS", "3000"),
+        ("CHAT_SERVICE", "10.0.0.1"),
+        ("CHAT_PORT_3000_TCP", "3000"),
+        ("CHAT_PORT_3000_TCP_HOST", "10.0.0.1"),
+        ("CHAT_PORT_X_TCP", "tcp://10.0.0.1:3000"),
+        ("CHAT_PORT_3000_TCP_ADDR", ""),
+    ] {
+        let found = variables(&[(name, value)]);
+        assert!(
+            found.unknown().is_some_and(|line| line.starts_with(name)),
+            "{name}={value}"
+        );
+        assert!(found.service_links().is_empty());
+    }
+}
+
+#[test]
+fn white_space_around_the_value_of_a_variable_does_not_count() {
+    let flags = |given: &[(&str, &str)], args: &[&str]| {
+        let args: Vec<_> = args.iter().map(Into::into).collect();
+        variables(given).trimmed(&args)
+    };
+    let given = [
+        ("CHAT_LISTEN", "127.0.0.1:1\r"),
+        ("CHAT_POLL_MS", " 7\n"),
+        ("CHAT_MIGRATE", "true"),
+        ("CHAT_JWT_ISSUER", "users\r\n"),
+        // Where they are read: on the command line they would be told from a variable.
+        ("CHAT_DATABASE_URL", "sqlite://./chat.db\n"),
+    ];
+    let all = ["--listen=127.0.0.1:1", "--jwt-issuer=users", "--poll-ms=7"];
+    assert_eq!(flags(&given, &["chat-system"]), all);
+    for args in [["--poll-ms", "9"], ["serve", "--poll-ms=9"]] {
+        assert_eq!(flags(&given, &args), all[..2], "what is given wins");
+    }
+}
+
+#[test]
+fn white_space_around_secrets_and_urls_does_not_count_and_inside_of_them_is_refused() {
+    for (before, after) in [
+        ("", "\n"),
+        ("", "\n\n"),
+        ("", "\r\n"),
+        (" ", " \t"),
+        ("\u{feff}", "\n"),
+    ] {
+        let around = |text: &str| format!("{before}{text}{after}");
+        let (secret, url) = (around(SECRET), around("sqlite://./x.db"));
+        let config_of = [
+            config(&["--jwt-secret", &secret, "--database-url", &url]).unwrap(),
+            config(&[
+                "--jwt-secret-file",
+                file(&secret).path().to_str().unwrap(),
+                "--database-url-file",
+                file(&url).path().to_str().unwrap(),
+            ])
+            .unwrap(),
+        ];
+        for config in config_of {
+            assert!(
+                matches!(&config.tokens.keys, Some(KeySource::Secret(secret)) if secret.expose() == SECRET)
+            );
+            assert_eq!(config.database_url.expose(), "sqlite://./x.db");
+        }
+        config(&["--jwks-url", &around("https://users.example/keys")]).unwrap();
+    }
+    for (option, variable, wrong) in [
+        (
+            "--database-url",
+            "CHAT_DATABASE_URL",
+            "sqlite://./x.db\nsqlite://./y.db",
+        ),
+        ("--database-url", "CHAT_DATABASE_URL", "mysql://u:hidden\u{7}@h/d"),
+        (
+            "--jwt-secret",
+            "CHAT_JWT_SECRET",
+            "0123456789abcdef\n0123456789abcdef-hidden",
+        ),
+        ("--jwks-url", "CHAT_JWKS_URL", "https://users.example/\r\nhidden"),
+    ] {
+        let line = refused(&[option, wrong]);
+        let expected =
+            format!("{variable}: a line break or another control character stands in the middle of it");
+        assert_eq!(line, expected);
+    }
+}
+
+#[test]
+fn a_public_key_is_no_secret_to_sign_with() {
+    let pem = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/keys/rsa-public.pem"
+    ));
+    let line = refused(&[&format!("--jwt-secret={}", pem.unwrap())]);
+    assert!(
+        line.starts_with("CHAT_JWT_SECRET: it is in PEM") && !line.contains('\n'),
+        "{line}"
+    );
+}
+
+#[test]
+fn what_stands_in_the_list_of_processes_is_told() {
+    let told = |args: &[&str]| {
+        let args = ["chat-system"].iter().chain(args).map(Into::into);
+        let Ok(cli) = cli::parse(args) else {
+            panic!("they are understood")
+        };
+        cli.options.given.in_the_open
+    };
+    let secret = ["--jwt-secret", SECRET];
+    let url = ["--database-url", "mysql://chat:hidden@db/chat"];
+    for args in [&secret[..], &["serve", secret[0], secret[1]]] {
+        let [line] = &told(args)[..] else {
+            panic!("one line")
+        };
+        assert!(
+            line.starts_with("--jwt-secret stands in") && line.contains("CHAT_JWT_SECRET_FILE"),
+            "{line}"
+        );
+        assert!(!line.contains(SECRET));
+    }
+    let [line] = &told(&url)[..] else {
+        panic!("one line")
+    };
+    assert!(
+        line.contains("CHAT_DATABASE_URL_FILE") && !line.contains("hidden"),
+        "{line}"
+    );
+    assert_eq!(told(&[&secret[..], &url[..]].concat()).len(), 2);
+    for harmless in [
+        &["--database-url", "sqlite://./a:b@c"][..],
+        &["--database-url", "mysql://chat@db:3306/chat"],
+        &["--database-url", "mysql://chat:@db/chat"],
+        &["--jwt-secret-file", "/run/secrets/jwt"],
+        &[],
+    ] {
+        assert!(told(harmless).is_empty(), "{harmless:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{ConfigError, Secret, seconds, secret::given, value, within};
+use super::{
+    ConfigError, Secret, seconds,
+    secret::{given, one_line},
+    value, within,
+};
 use crate::auth::{JwksSource, JwksUrl, Key, TokenRules, check_file};
 
 const JWT_SECRET_LEAST: usize = 32;
@@ -23,7 +27,7 @@ pub struct TokenArguments {
     )]
     pub jwt_secret: Option<String>,
 
-    /// A file that holds the JWT secret. A line break at its end does not count
+    /// A file that holds the JWT secret. Spaces and line breaks at its ends do not count
     #[arg(long, global = true, env = "CHAT_JWT_SECRET_FILE", value_name = "PATH")]
     pub jwt_secret_file: Option<PathBuf>,
 
@@ -140,16 +144,21 @@ impl TokenArguments {
     fn jwt_secret(&self) -> Result<Option<Secret>, ConfigError> {
         let variable = "CHAT_JWT_SECRET";
         let secret = given(variable, self.jwt_secret.as_ref(), self.jwt_secret_file.as_ref())?;
-        match &secret {
-            Some(secret) if secret.bytes().len() < JWT_SECRET_LEAST => {
-                let reason = format!(
-                    "{} bytes are too few, {JWT_SECRET_LEAST} are needed",
-                    secret.bytes().len()
-                );
-                Err(value(variable, reason))
-            }
-            _ => Ok(secret),
+        let Some(secret) = secret else {
+            return Ok(None);
+        };
+        let length = secret.bytes().len();
+        if length < JWT_SECRET_LEAST {
+            let reason = format!("{length} bytes are too few, {JWT_SECRET_LEAST} are needed");
+            return Err(value(variable, reason));
         }
+        // Whoever checks tokens with a public key as the secret lets everybody sign them.
+        if secret.expose().starts_with("-----BEGIN") {
+            let reason = "it is in PEM: a public key belongs into CHAT_JWT_PUBLIC_KEY, and no other one here";
+            return Err(value(variable, reason));
+        }
+        one_line(variable, secret.expose())?;
+        Ok(Some(secret))
     }
 
     fn jwt_public_key(&self) -> Result<Option<Key>, ConfigError> {
@@ -176,14 +185,18 @@ impl TokenArguments {
     }
 
     fn jwks_url(&self, every: Duration) -> Result<Option<JwksSource>, ConfigError> {
-        let url = self.jwks_url.as_deref().map(str::parse::<JwksUrl>).transpose();
-        let url = url.map_err(|error| value("CHAT_JWKS_URL", error))?;
-        Ok(url.map(|url| JwksSource::Url { url, every }))
+        let variable = "CHAT_JWKS_URL";
+        let Some(url) = &self.jwks_url else {
+            return Ok(None);
+        };
+        let url = one_line(variable, url)?.parse::<JwksUrl>();
+        let url = url.map_err(|error| value(variable, error))?;
+        Ok(Some(JwksSource::Url { url, every }))
     }
 
     fn rules(&self) -> Result<TokenRules, ConfigError> {
         let named = |variable, text: &str| {
-            let text = text.trim();
+            let text = one_line(variable, text)?;
             if text.is_empty() {
                 return Err(value(variable, "a name is empty"));
             }

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use chat_api::config::{Options, unknown_variable};
+use chat_api::config::{Options, Variables};
 use chat_tests::{
     Client, DatabaseServer, Kind, Server, databases, eventually, free_port,
     guard::{Process, temporary_folder},
@@ -494,7 +494,8 @@ fn the_services_start_in_order_stop_in_peace_and_show_the_world_one_port() {
     for name in ["chat-1", "chat-2"] {
         let node = &services[name];
         let environment = node["environment"].as_object().unwrap();
-        assert_eq!(unknown_variable(environment.keys().map(Into::into)), None);
+        let names = environment.keys().map(|name| (name.into(), "".into()));
+        assert_eq!(names.collect::<Variables>().unknown(), None);
         let limit = |variable| match environment.get(variable) {
             Some(value) => Some(value.as_str().unwrap().parse().unwrap()),
             None => default(variable),

@@ -724,6 +724,172 @@ mod configuration {
     }
 }
 
+mod how_options_come {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use chat_tests::server::Running;
+
+    use super::*;
+
+    /// The lines of a server that has told about its options, from its start on.
+    async fn lines_of(starting: &Running) -> Vec<String> {
+        let begun = "the server listens";
+        eventually(begun, LIMIT, || async {
+            starting.stderr().contains(" listening on ")
+        })
+        .await;
+        starting.stderr().lines().map(str::to_owned).collect()
+    }
+
+    fn about<'a>(lines: &'a [String], text: &str) -> Vec<&'a String> {
+        lines.iter().filter(|line| line.contains(text)).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn service_links_of_kubernetes_stop_no_command_and_are_one_line() {
+        let database = Database::fresh(Kind::Sqlite).await;
+        let links = [
+            ("CHAT_SERVICE_HOST", "10.0.0.1"),
+            ("CHAT_SERVICE_PORT", "3000"),
+            ("CHAT_SERVICE_PORT_HTTP", "3000"),
+            ("CHAT_PORT", "tcp://10.0.0.1:3000"),
+            ("CHAT_PORT_3000_TCP", "tcp://10.0.0.1:3000"),
+            ("CHAT_PORT_3000_TCP_PROTO", "tcp"),
+            ("CHAT_PORT_3000_TCP_PORT", "3000"),
+            ("CHAT_PORT_3000_TCP_ADDR", "10.0.0.1"),
+            ("CHAT_SYSTEM_SERVICE_HOST", "10.0.0.2"),
+            ("CHAT_SYSTEM_PORT", "tcp://10.0.0.2:80"),
+        ];
+        for command in [
+            &["migrate", "up"][..],
+            &["verify"],
+            &["token", "--user", "alice"],
+            &["openapi"],
+        ] {
+            let outcome = run(&database, command, &links).await;
+            assert_eq!(outcome.code, 0, "{command:?}: {outcome:?}");
+        }
+        let server = Server::start(&database, &links).await;
+        let log: Vec<_> = server.log().lines().map(str::to_owned).collect();
+        let told = about(&log, "of a service of Kubernetes");
+        assert!(told.len() == 1 && told[0].contains("(10 in all)"), "{log:?}");
+        assert!(about(&log, " WARN ").is_empty(), "{log:?}");
+        let line = refused(&database, &[("CHAT_PORT", "3000")]).await;
+        assert!(line.starts_with("CHAT_PORT is not a variable"), "{line}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_line_break_after_a_value_makes_no_other_database_and_no_other_secret() {
+        for after in ["\n", "\r\n", "\n\n", " "] {
+            let database = Database::fresh(Kind::Sqlite).await;
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("secret");
+            fs::write(&file, format!("{}{after}", jwt_secret())).unwrap();
+            let url = database.url() + after;
+            let by_variables = [
+                ("CHAT_DATABASE_URL", url.clone()),
+                ("CHAT_JWT_SECRET", format!("{}{after}", jwt_secret())),
+                ("CHAT_HEARTBEAT_S", format!("1{after}")),
+                ("CHAT_LOG_FORMAT", format!("json{after}")),
+            ];
+            let by_variables: Vec<_> = by_variables
+                .iter()
+                .map(|(name, value)| (*name, value.as_str()))
+                .collect();
+            let mut server = Server::start(&database, &by_variables).await;
+            server.client("alice").send("bob", "hi", None).await.unwrap();
+            assert!(
+                server.log().lines().all(|line| line.starts_with('{')),
+                "{}",
+                server.log()
+            );
+            server.stop().await;
+            let by_file = [("CHAT_JWT_SECRET_FILE", file.to_str().unwrap())];
+            let made = run_alone(&["token", "--user", "alice"], &by_file).await;
+            let server = Server::start(&database, &[("CHAT_DATABASE_URL", &url)]).await;
+            let alice = chat_tests::Client::new(&server.url(), made.stdout.trim());
+            let page = alice.history(&[("with", "bob")]).await.unwrap();
+            assert_eq!(page["messages"][0]["text"], "hi", "{page}");
+            let names = fs::read_dir(database.file().parent().unwrap()).unwrap();
+            for name in names.map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
+                assert!(
+                    name.starts_with("chat.db") && !name.contains(char::is_whitespace),
+                    "{name:?}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_secret_in_the_list_of_processes_is_warned_of() {
+        let database = Database::fresh(Kind::MariaDb).await;
+        let listen = [("CHAT_LISTEN", "127.0.0.1:0")];
+        let url = database.url();
+        let flags = ["serve", "--database-url", &url, "--jwt-secret", jwt_secret()];
+        let starting = start_command(&database, &flags, &listen).await;
+        let lines = lines_of(&starting).await;
+        let warnings = about(&lines, "stands in the list of processes");
+        assert!(warnings.iter().all(|line| line.contains(" WARN ")), "{lines:?}");
+        let named = |variable: &str| warnings.iter().filter(|line| line.contains(variable)).count();
+        assert_eq!(
+            (named("CHAT_JWT_SECRET_FILE"), named("CHAT_DATABASE_URL_FILE")),
+            (1, 1),
+            "{lines:?}"
+        );
+        let (_, password, _) = database.login();
+        for secret in [jwt_secret(), &password] {
+            assert!(about(&lines, secret).is_empty());
+        }
+        let starting = start_command(&database, &["serve"], &listen).await;
+        let lines = lines_of(&starting).await;
+        assert!(about(&lines, "list of processes").is_empty(), "{lines:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_folder_and_the_files_of_sqlite_are_for_their_owner_alone() {
+        let database = Database::fresh(Kind::Sqlite).await;
+        let folder = tempfile::tempdir().unwrap();
+        // What is there stays as it is, and others may enter it.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let data = folder.path().join("a/data");
+        let file = data.join("chat.db");
+        let url = format!("sqlite://{}", file.display());
+        let at = [("CHAT_DATABASE_URL", url.as_str())];
+        let mode = |path: &std::path::Path| path.metadata().unwrap().mode() & 0o777;
+        let mut server = Server::start(&database, &at).await;
+        server.client("alice").send("bob", "hi", None).await.unwrap();
+        assert_eq!(
+            (mode(folder.path()), mode(&data), mode(data.parent().unwrap())),
+            (0o755, 0o700, 0o700)
+        );
+        let files: Vec<_> = fs::read_dir(&data)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        assert!(
+            files.len() >= 4,
+            "the database, its log, its index and the lock: {files:?}"
+        );
+        for file in files {
+            assert_eq!(mode(&file), 0o600, "{}", file.display());
+        }
+        let warned = |server: &Server| server.log().contains("can be read by others");
+        assert!(!warned(&server));
+        server.stop().await;
+
+        // One that others can read stays so, and is warned of; a folder that nobody can enter keeps them away.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        let mut server = Server::start(&database, &at).await;
+        assert!(!warned(&server));
+        server.stop().await;
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut server = Server::start(&database, &at).await;
+        assert!(warned(&server), "{}", server.log());
+        assert_eq!((mode(&data), mode(&file)), (0o755, 0o644));
+        server.stop().await;
+    }
+}
+
 mod the_log_of_the_server {
     use chat_tests::socketio::{SocketIo, Transport};
 
