@@ -239,6 +239,9 @@ fn print_token(options: &Options, user: &str, expires_in: u64) -> anyhow::Result
              development tokens: POST /dev/token {{\"user_id\":\"{user_id}\"}}"
         ),
     };
+    if let Some(most) = tokens.rules.max_lifetime.filter(|most| expires_in > *most) {
+        bail!("--expires-in {expires_in}: CHAT_JWT_MAX_LIFETIME_S lets a token be good for {most} seconds");
+    }
     let signed = Signer::new(secret.bytes(), tokens.rules.clone())
         .sign(&user_id, expires_in)
         .context("the token cannot be signed")?;

@@ -223,6 +223,12 @@ fn verifier(tokens: &TokenOptions, readiness: &Readiness) -> (Verifier, Option<S
             if matches!(source, JwksSource::Url { url, .. } if url.is_open()) {
                 warn!("CHAT_JWKS_URL is http: whoever stands between can put keys there, and be anybody");
             }
+            if rules.audience.is_empty() {
+                warn!(
+                    "CHAT_JWT_AUDIENCE is not set: every token that these keys sign is taken, also one that is for \
+                     another service"
+                );
+            }
             let (keys, refresh) = Refresh::new(source.clone(), readiness.part("keys"));
             (Verifier::of_set(keys, rules), None, Some(refresh))
         }

@@ -28,7 +28,7 @@ mod upgrade;
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -170,6 +170,8 @@ pub(crate) struct Connection {
 struct Connecting {
     decoder: Decoder,
     phase: Phase,
+    /// When a refused login of this connection was logged last.
+    logged: Option<Instant>,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -319,6 +321,7 @@ fn begin(app: AppState, admitted: Result<(Caller, After), Problem>, transport: A
         }
         Err(problem) => {
             metrics::rejected(problem.code, limits::Door::SocketIo);
+            log_refused_login(&transport, "connect", problem.code);
             if problem.is_temporary() {
                 let sender = Sender::new(transport, app.stall);
                 tokio::spawn(async move { session::refuse(sender, &problem).await });
@@ -329,6 +332,30 @@ fn begin(app: AppState, admitted: Result<(Caller, After), Problem>, transport: A
             reply(&transport, Outgoing::connect_error("", code, Some(&body)));
         }
     }
+}
+
+/// Between two lines about refused logins of one connection: who tries without a pause does not fill the log.
+const LOGIN_LOG_PAUSE: Duration = Duration::from_secs(1);
+
+/// A line as that of a refused request: on this door logins are packets, and no request is refused.
+fn log_refused_login(transport: &Transport, command: &str, code: Code) {
+    let now = Instant::now();
+    let last = transport.data.lock().logged;
+    if last.is_some_and(|last| now.duration_since(last) < LOGIN_LOG_PAUSE) {
+        return;
+    }
+    transport.data.lock().logged = Some(now);
+    let client = transport.req_parts.extensions.get::<ClientAddress>();
+    let client = client.map(|ClientAddress(address)| tracing::field::display(address));
+    let (status, code) = (code.status().as_u16(), code.as_str());
+    tracing::info!(
+        door = "socket_io",
+        command,
+        status,
+        code,
+        client.address = client,
+        "refused"
+    );
 }
 
 /// What is sent before there is a session finds the buffer empty, unless the client asks without end.

@@ -13,6 +13,7 @@ use super::{Scopes, TokenError, Verified, Verifier, actor::ACT_AS};
 use crate::{
     problem::{Code, Problem},
     state::AppState,
+    trimmed::trimmed,
 };
 
 /// Whoever holds the request's token.
@@ -32,7 +33,7 @@ impl Caller {
         let Some(token) = token else {
             return Err(challenge(Problem::new(Code::TokenMissing), None));
         };
-        match verifier.verify(token).await {
+        match verifier.verify(trimmed(token)).await {
             Ok(verified) => Ok(verified.into()),
             Err(TokenError::KeysAway) => Err(Problem::new(Code::NotReady).detail(TokenError::KeysAway)),
             Err(error) => {
@@ -146,5 +147,5 @@ impl FromRequestParts<AppState> for StreamCaller {
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }

@@ -2,7 +2,7 @@
 
 use chat_domain::ids::UserId;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, get_current_timestamp};
-use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::{TokenRules, Verifier};
 
@@ -17,17 +17,6 @@ pub struct Signed {
     pub token: String,
     /// Seconds since the Unix epoch.
     pub expires_at: u64,
-}
-
-#[derive(Serialize)]
-struct Claims<'a> {
-    sub: &'a str,
-    iat: u64,
-    exp: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    iss: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    aud: Option<&'a str>,
 }
 
 impl Signer {
@@ -52,17 +41,21 @@ impl Signer {
 
     pub fn sign(&self, user_id: &UserId, expires_in: u64) -> Result<Signed, jsonwebtoken::errors::Error> {
         let iat = get_current_timestamp();
-        let claims = Claims {
-            sub: user_id.as_str(),
-            iat,
-            exp: iat.saturating_add(expires_in),
-            iss: self.rules.issuer.as_deref(),
-            aud: self.rules.audience.first().map(String::as_str),
-        };
+        let expires_at = iat.saturating_add(expires_in);
+        let text = |text: &str| Value::from(text);
+        let claims = [
+            Some((self.rules.user_claim.as_str(), text(user_id.as_str()))),
+            Some(("iat", iat.into())),
+            Some(("exp", expires_at.into())),
+            self.rules.issuer.as_deref().map(|issuer| ("iss", text(issuer))),
+            self.rules
+                .audience
+                .first()
+                .map(|audience| ("aud", text(audience))),
+        ];
+        let claims = claims.into_iter().flatten();
+        let claims: Map<_, _> = claims.map(|(name, value)| (name.to_owned(), value)).collect();
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.key)?;
-        Ok(Signed {
-            token,
-            expires_at: claims.exp,
-        })
+        Ok(Signed { token, expires_at })
     }
 }

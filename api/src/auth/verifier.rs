@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use chat_domain::ids::UserId;
-use jsonwebtoken::{Validation, errors::ErrorKind};
-use serde::Deserialize;
+use chat_domain::{ids::UserId, rejection::Invalid};
+use jsonwebtoken::{Validation, errors::ErrorKind, get_current_timestamp};
+use serde_json::{Map, Value};
 
 use super::{
     jwks::Jwks,
@@ -19,8 +19,12 @@ pub struct TokenRules {
     pub issuer: Option<String>,
     /// A token is for one of these (`aud`), where any is configured.
     pub audience: Vec<String>,
-    /// Seconds by which the clocks of the issuer and ours may differ, at `exp` and at `nbf`.
+    /// Seconds by which the clocks of the issuer and ours may differ, at `exp`, at `nbf` and at `iat`.
     pub leeway: u64,
+    /// The claim that holds the user's id. A dot in it is a letter like any other.
+    pub user_claim: String,
+    /// Seconds for which a token may be good, where that is bounded.
+    pub max_lifetime: Option<u64>,
 }
 
 impl Default for TokenRules {
@@ -29,9 +33,14 @@ impl Default for TokenRules {
             issuer: None,
             audience: Vec::new(),
             leeway: 5,
+            user_claim: SUBJECT.to_owned(),
+            max_lifetime: None,
         }
     }
 }
+
+/// Whom a token is about (RFC 7519, section 4.1.2).
+const SUBJECT: &str = "sub";
 
 /// Checks tokens. The key and its algorithm are ours: what a token's header says of itself chooses among the keys, and
 /// decides nothing else.
@@ -39,6 +48,8 @@ impl Default for TokenRules {
 pub struct Verifier {
     keys: Keys,
     validation: Validation,
+    user_claim: String,
+    max_lifetime: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -68,8 +79,16 @@ pub enum TokenError {
     Immature,
     #[error("the token has no expiry (exp)")]
     NoExpiry,
-    #[error("the token's subject (sub) is missing or is not a user id")]
-    Subject,
+    #[error(
+        "the token has no user's id: its claim {0} is missing or no text (CHAT_JWT_USER_CLAIM chooses another claim)"
+    )]
+    UserMissing(String),
+    #[error("the token's claim {0} is none: {invalid} (CHAT_JWT_USER_CLAIM chooses another claim)", invalid = Invalid::UserId)]
+    UserInvalid(String),
+    #[error("the token is good for longer than {0} seconds (CHAT_JWT_MAX_LIFETIME_S)")]
+    Lifetime(u64),
+    #[error("the token has a space, a line break or another character in it that no token has")]
+    Characters,
     #[error("the token's issuer (iss) is missing or is another one")]
     Issuer,
     #[error("the token's audience (aud) is missing or is another one")]
@@ -81,15 +100,6 @@ pub enum TokenError {
     KeysAway,
     #[error("the token is malformed, or not signed with the key and the algorithm of this server")]
     Invalid,
-}
-
-#[derive(Deserialize)]
-struct Claims {
-    sub: Option<String>,
-    /// A number of JSON, which may have a fraction.
-    exp: Option<f64>,
-    /// Names with spaces between (RFC 8693, section 4.2). In another form it is another service's, and grants nothing.
-    scope: Option<serde_json::Value>,
 }
 
 impl Verifier {
@@ -114,7 +124,7 @@ impl Verifier {
         validation.algorithms.clear();
         validation.leeway = rules.leeway;
         validation.validate_nbf = true;
-        let mut required = vec!["exp", "sub"];
+        let mut required = vec!["exp"];
         if let Some(issuer) = &rules.issuer {
             validation.set_issuer(&[issuer]);
             required.push("iss");
@@ -126,7 +136,12 @@ impl Verifier {
             required.push("aud");
         }
         validation.set_required_spec_claims(&required);
-        Self { keys, validation }
+        Self {
+            keys,
+            validation,
+            user_claim: rules.user_claim.clone(),
+            max_lifetime: rules.max_lifetime,
+        }
     }
 
     /// Checks a token. Where it names a key that is not known, the set of keys is read anew first, unless that was
@@ -145,6 +160,9 @@ impl Verifier {
 
     /// Checks a token with the keys that are known.
     pub fn verify_now(&self, token: &str) -> Result<Verified, TokenError> {
+        if token.bytes().any(|byte| !byte.is_ascii_graphic()) {
+            return Err(TokenError::Characters);
+        }
         let header = jsonwebtoken::decode_header(token)?;
         // RFC 7515, section 4.1.11: what must be understood and is not. We understand no extension.
         if header.crit.is_some() {
@@ -160,21 +178,45 @@ impl Verifier {
         };
         let mut validation = self.validation.clone();
         validation.algorithms = vec![key.algorithm];
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation)?.claims;
-        let user_id = claims
-            .sub
-            .and_then(|sub| UserId::parse(&sub).ok())
-            .ok_or(TokenError::Subject)?;
-        let exp = claims.exp.ok_or(TokenError::NoExpiry)?;
-        let scope = claims.scope.as_ref().and_then(|scope| scope.as_str());
+        let claims = jsonwebtoken::decode::<Map<String, Value>>(token, &key.decoding, &validation)?.claims;
+        let user_id = self.user_id(&claims)?;
+        // A number of JSON, which may have a fraction.
+        let number = |claim: &str| claims.get(claim).and_then(Value::as_f64);
+        let exp = number("exp").ok_or(TokenError::NoExpiry)?;
+        // Names with spaces between (RFC 8693, section 4.2). In another form it is another service's, and grants nothing.
+        let scope = claims.get("scope").and_then(Value::as_str);
         // The cast saturates, and a proven `exp` is not in the past.
         let expires_at = exp as u64;
+        if let Some(most) = self.max_lifetime {
+            let now = get_current_timestamp();
+            // One that says it begins later is good from now on all the same.
+            let begun = number("iat").map(|iat| iat as u64);
+            let begun = begun.filter(|begun| *begun <= now.saturating_add(self.validation.leeway));
+            if expires_at.saturating_sub(begun.unwrap_or(now)) > most {
+                return Err(TokenError::Lifetime(most));
+            }
+        }
         Ok(Verified {
             user_id,
             expires_at,
             ends_at: expires_at.saturating_add(self.validation.leeway),
             scopes: Scopes::parse(scope.unwrap_or_default()),
         })
+    }
+}
+
+impl Verifier {
+    /// A whole number is an id too where the claim is one of the issuer's own: `sub` is text (RFC 7519).
+    fn user_id(&self, claims: &Map<String, Value>) -> Result<UserId, TokenError> {
+        let claim = self.user_claim.as_str();
+        let id = match claims.get(claim) {
+            Some(Value::String(text)) => UserId::parse(text),
+            Some(Value::Number(number)) if claim != SUBJECT && number.is_u64() => {
+                UserId::parse(&number.to_string())
+            }
+            _ => return Err(TokenError::UserMissing(claim.to_owned())),
+        };
+        id.map_err(|_| TokenError::UserInvalid(claim.to_owned()))
     }
 }
 
@@ -196,7 +238,6 @@ impl From<jsonwebtoken::errors::Error> for TokenError {
             ErrorKind::InvalidAudience => Self::Audience,
             ErrorKind::MissingRequiredClaim(claim) => match claim.as_str() {
                 "exp" => Self::NoExpiry,
-                "sub" => Self::Subject,
                 "iss" => Self::Issuer,
                 "aud" => Self::Audience,
                 _ => Self::Invalid,

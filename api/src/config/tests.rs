@@ -114,6 +114,7 @@ fn values_out_of_range_are_named() {
         (["--jwks-url", "ftp://users.example"], "CHAT_JWKS_URL"),
         (["--jwks-refresh-s", "0"], "CHAT_JWKS_REFRESH_S"),
         (["--jwt-leeway-s", "301"], "CHAT_JWT_LEEWAY_S"),
+        (["--jwt-max-lifetime-s", "0"], "CHAT_JWT_MAX_LIFETIME_S"),
         (["--jwt-issuer", ""], "CHAT_JWT_ISSUER"),
         (["--jwt-audience", "a,,b"], "CHAT_JWT_AUDIENCE"),
         // Development tokens name neither.
@@ -445,4 +446,22 @@ fn keys_come_from_one_place() {
     let pem = format!("--jwt-public-key={pem}");
     config(&[&pem]).unwrap();
     assert!(refused(&[&pem, "--jwt-public-key-file", key]).contains("both given"));
+}
+
+#[test]
+fn the_claim_of_the_user_s_id_is_chosen_by_its_whole_name() {
+    let claim = |name: &str| config(&["--jwt-secret", SECRET, "--jwt-user-claim", name]);
+    for name in ["sub", "user_id", "https://example.com/user_id", "a.b"] {
+        assert_eq!(claim(name).unwrap().tokens.rules.user_claim, name);
+    }
+    for name in ["", "a b", "a\"b", "ä", "exp", "iss", &"x".repeat(129)] {
+        let line = claim(name).unwrap_err().to_string();
+        assert!(
+            line.starts_with("CHAT_JWT_USER_CLAIM: ") && !line.contains('\n'),
+            "{line}"
+        );
+    }
+    for option in ["--jwt-user-claim=user_id", "--jwt-max-lifetime-s=60"] {
+        assert!(refused(&[option]).contains("without a key"), "{option}");
+    }
 }

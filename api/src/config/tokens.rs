@@ -81,7 +81,25 @@ pub struct TokenArguments {
         default_value_t = 5
     )]
     pub jwt_leeway_s: u64,
+
+    /// The claim that holds the user's id, by its whole name: user_id, or https://…/user_id
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_JWT_USER_CLAIM",
+        value_name = "CLAIM",
+        default_value = "sub"
+    )]
+    pub jwt_user_claim: String,
+
+    /// For how long a token may be good at most, from iat to exp, or from now where it has no iat, in seconds
+    /// [default: any time]
+    #[arg(long, global = true, env = "CHAT_JWT_MAX_LIFETIME_S", value_name = "SECONDS")]
+    pub jwt_max_lifetime_s: Option<u64>,
 }
+
+/// The claims that say something else than who it is.
+const OTHER_CLAIMS: [&str; 6] = ["exp", "nbf", "iat", "iss", "aud", "scope"];
 
 /// Where the keys are that tokens are checked with.
 #[derive(Debug, Clone)]
@@ -110,6 +128,12 @@ impl TokenArguments {
             }
             if !rules.audience.is_empty() {
                 return needs_key("CHAT_JWT_AUDIENCE");
+            }
+            if rules.user_claim != TokenRules::default().user_claim {
+                return needs_key("CHAT_JWT_USER_CLAIM");
+            }
+            if rules.max_lifetime.is_some() {
+                return needs_key("CHAT_JWT_MAX_LIFETIME_S");
             }
         }
         Ok(TokenOptions { keys, rules })
@@ -210,6 +234,28 @@ impl TokenArguments {
                 .map(|name| named("CHAT_JWT_AUDIENCE", name))
                 .collect::<Result<_, _>>()?,
             leeway: within("CHAT_JWT_LEEWAY_S", self.jwt_leeway_s, 0, 300)?,
+            user_claim: user_claim(&self.jwt_user_claim)?,
+            max_lifetime: self.jwt_max_lifetime_s.map(max_lifetime).transpose()?,
         })
     }
+}
+
+/// A name that a refusal can show as it is.
+fn user_claim(name: &str) -> Result<String, ConfigError> {
+    let variable = "CHAT_JWT_USER_CLAIM";
+    let name = one_line(variable, name)?;
+    let allowed = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+    if !(1..=128).contains(&name.len()) || !name.bytes().all(allowed) {
+        let reason = "the name of a claim is 1 to 128 visible characters of ASCII, without \" and \\";
+        return Err(value(variable, reason));
+    }
+    if OTHER_CLAIMS.contains(&name) {
+        return Err(value(variable, format!("the claim {name} is no user's id")));
+    }
+    Ok(name.to_owned())
+}
+
+fn max_lifetime(given: u64) -> Result<u64, ConfigError> {
+    const TEN_YEARS: u64 = 10 * 365 * 24 * 3600;
+    within("CHAT_JWT_MAX_LIFETIME_S", given, 1, TEN_YEARS)
 }

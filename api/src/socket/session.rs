@@ -16,6 +16,7 @@ use tracing::debug;
 use super::{
     Place, Transport,
     commands::{Answer, Command, is_resume},
+    log_refused_login,
     packet::Outgoing,
     queue::Waiting,
     sender::{Gone, Sender},
@@ -222,9 +223,9 @@ impl Session {
             Ok(Command::Authenticate(token)) => {
                 self.settle().await?;
                 let answer = match Caller::authenticate(&app.verifier, Some(&token)).await {
-                    Err(problem) => Answer::problem(&problem),
+                    Err(problem) => self.refuse_login(&problem),
                     Ok(caller) if caller.user_id != user => {
-                        Answer::problem(&Problem::new(Code::TokenUserMismatch))
+                        self.refuse_login(&Problem::new(Code::TokenUserMismatch))
                     }
                     Ok(caller) => {
                         let answer = Answer::authenticated(&caller);
@@ -240,6 +241,11 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    fn refuse_login(&self, problem: &Problem) -> Answer {
+        log_refused_login(&self.transport, "authenticate", problem.code);
+        Answer::problem(problem)
     }
 
     /// Begins the stream anew. A client that asks several times gets one stream, from where it asked last.

@@ -36,6 +36,8 @@ fn a_token_names_a_user_until_it_expires() {
 #[test]
 fn claims_that_do_not_hold_are_refused() {
     let soon = now() + 60;
+    let missing = || TokenError::UserMissing("sub".to_owned());
+    let invalid = || TokenError::UserInvalid("sub".to_owned());
     for (claims, error) in [
         (
             json!({"sub": "alice", "exp": now() - LEEWAY - 2}),
@@ -47,17 +49,14 @@ fn claims_that_do_not_hold_are_refused() {
             json!({"sub": "alice", "exp": soon, "nbf": soon}),
             TokenError::Immature,
         ),
-        (json!({"exp": soon}), TokenError::Subject),
-        (json!({"sub": "not a user", "exp": soon}), TokenError::Subject),
-        (json!({"sub": "", "exp": soon}), TokenError::Subject),
+        (json!({"exp": soon}), missing()),
+        (json!({"sub": 7, "exp": soon}), missing()),
+        (json!({"sub": "not a user", "exp": soon}), invalid()),
+        (json!({"sub": "", "exp": soon}), invalid()),
     ] {
         assert_eq!(verify(&claims), Err(error), "{claims}");
     }
-    for claims in [
-        json!({"sub": 7, "exp": soon}),
-        json!({"sub": "alice", "exp": "never"}),
-        json!([]),
-    ] {
+    for claims in [json!({"sub": "alice", "exp": "never"}), json!([])] {
         assert!(verify(&claims).is_err(), "{claims}");
     }
 }
@@ -170,6 +169,7 @@ fn issuer_and_audience_are_demanded_where_they_are_configured() {
         issuer: Some("https://users.example".to_owned()),
         audience: vec!["chat".to_owned(), "talk".to_owned()],
         leeway: LEEWAY,
+        ..TokenRules::default()
     };
     let key = || Key::from_pem(public_pem(Algorithm::ES256)).unwrap();
     let verify = |rules: &TokenRules, iss: Value, aud: Value| {
@@ -223,6 +223,123 @@ fn the_leeway_is_that_of_the_rules() {
         verify(&TokenRules::default(), &immature),
         Err(TokenError::Immature)
     );
+}
+
+fn with(rules: &TokenRules, claims: &Value) -> Result<Verified, TokenError> {
+    Verifier::new(Key::hs256(SECRET), rules).verify_now(&signed(Algorithm::HS256, SECRET, claims))
+}
+
+#[test]
+fn the_user_s_id_is_in_the_claim_of_the_rules() {
+    let exp = now() + 60;
+    for claim in ["user_id", "https://example.com/user_id", "a.b"] {
+        let rules = TokenRules {
+            user_claim: claim.to_owned(),
+            ..TokenRules::default()
+        };
+        for (id, user) in [(json!("alice"), "alice"), (json!(42), "42")] {
+            // What providers have there is no id of ours.
+            let claims = json!({"sub": "auth0|5f7c8ec7c33c6c004bbafe82", claim: id, "exp": exp});
+            assert_eq!(with(&rules, &claims).unwrap().user_id.as_str(), user);
+        }
+        let missing = TokenError::UserMissing(claim.to_owned());
+        let invalid = TokenError::UserInvalid(claim.to_owned());
+        for (id, error) in [
+            (Value::Null, &missing),
+            (json!(["alice"]), &missing),
+            (json!(4.2), &missing),
+            (json!(-1), &missing),
+            (json!("f47ac10b-58cc-4372-a567-0e02b2c3d479"), &invalid),
+        ] {
+            let claims = json!({"sub": "alice", claim: id, "exp": exp});
+            assert_eq!(with(&rules, &claims).as_ref(), Err(error), "{claims}");
+        }
+        assert_eq!(with(&rules, &json!({"sub": "alice", "exp": exp})), Err(missing));
+        assert!(with(&rules, &json!({"a": {"b": "alice"}, "exp": exp})).is_err());
+        // Its own signer's tokens are good.
+        let made = crate::auth::Signer::new(SECRET, rules.clone());
+        let made = made.sign(&UserId::parse("bob").unwrap(), 60).unwrap().token;
+        let taken = Verifier::new(Key::hs256(SECRET), &rules).verify_now(&made);
+        assert_eq!(taken.unwrap().user_id.as_str(), "bob");
+    }
+}
+
+#[test]
+fn a_refused_user_s_id_is_told_the_rule_and_that_another_claim_can_be_chosen() {
+    for sub in [
+        "auth0|5f7c8ec7c33c6c004bbafe82",
+        "f47ac10b-58cc-4372-a567-0e02b2c3d479",
+    ] {
+        let error = verify(&json!({"sub": sub, "exp": now() + 60}))
+            .unwrap_err()
+            .to_string();
+        for part in [
+            "claim sub",
+            "1 to 32 of A-Z a-z 0-9 . _ @ + : -",
+            "CHAT_JWT_USER_CLAIM",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_token_that_is_good_for_too_long_is_refused() {
+    let rules = TokenRules {
+        max_lifetime: Some(600),
+        ..TokenRules::default()
+    };
+    let now = now();
+    let claims = |iat: Value, exp: u64| json!({"sub": "alice", "iat": iat, "exp": exp});
+    for (iat, exp) in [
+        (json!(now), now + 600),
+        (json!(now - 300), now + 300),
+        // The issuer's clock is ahead.
+        (json!(now + LEEWAY), now + LEEWAY + 600),
+        (json!(now as f64 + 0.5), now + 600),
+        // There is none.
+        (Value::Null, now + 590),
+        (json!("yesterday"), now + 590),
+    ] {
+        assert!(with(&rules, &claims(iat.clone(), exp)).is_ok(), "{iat} {exp}");
+    }
+    for (iat, exp) in [
+        (json!(now), now + 601),
+        (json!(now - 3600), now + 60),
+        (json!(0), now + 60),
+        (Value::Null, now + 700),
+        (json!("yesterday"), now + 700),
+        // Who says that it begins later has it from now on.
+        (json!(now + 10_000), now + 10_100),
+        (json!(1e300), now + 700),
+    ] {
+        assert_eq!(
+            with(&rules, &claims(iat.clone(), exp)),
+            Err(TokenError::Lifetime(600)),
+            "{iat} {exp}"
+        );
+    }
+    assert!(with(&TokenRules::default(), &claims(json!(0), now + 1_000_000_000)).is_ok());
+}
+
+#[test]
+fn a_token_with_a_space_or_a_line_break_in_it_is_told_so() {
+    let token = signed(
+        Algorithm::HS256,
+        SECRET,
+        &json!({"sub": "alice", "exp": now() + 60}),
+    );
+    let (first, second) = token.split_at(20);
+    for broken in [
+        format!("{first}\n{second}"),
+        format!("{first} {second}"),
+        format!("Bearer {token}"),
+        format!("{token}\u{0}"),
+        format!("{first}ä{second}"),
+    ] {
+        let refused = Verifier::hs256(SECRET).verify_now(&broken);
+        assert_eq!(refused, Err(TokenError::Characters), "{broken:?}");
+    }
 }
 
 #[test]

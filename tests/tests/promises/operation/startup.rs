@@ -591,6 +591,8 @@ mod configuration {
             "CHAT_JWT_ISSUER",
             "CHAT_JWT_AUDIENCE",
             "CHAT_JWT_LEEWAY_S",
+            "CHAT_JWT_USER_CLAIM",
+            "CHAT_JWT_MAX_LIFETIME_S",
             "CHAT_MIGRATE",
             "CHAT_ALLOW_LAX_DURABILITY",
             "CHAT_LOG",

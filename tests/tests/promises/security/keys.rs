@@ -129,6 +129,232 @@ async fn issuer_audience_and_leeway_are_those_of_the_configuration() {
     assert!(is_good(&server, made.stdout.trim()).await, "{made:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_user_s_id_may_be_in_a_claim_of_the_issuer_s_own_on_every_door() {
+    const CLAIM: &str = "https://example.com/user_id";
+    let (_database, server) = start(&[("CHAT_JWT_USER_CLAIM", CLAIM)]).await;
+    let token = |sub: Value, id: Value| {
+        chat_tests::server::token(&json!({"sub": sub, CLAIM: id, "exp": now() + 3600}))
+    };
+    // As providers have it.
+    for sub in [
+        "auth0|5f7c8ec7c33c6c004bbafe82",
+        "f47ac10b-58cc-4372-a567-0e02b2c3d479",
+        "alice",
+    ] {
+        let good = token(json!(sub), json!("alice"));
+        assert_eq!(
+            Client::new(&server.url(), &good)
+                .send("bob", "hi", None)
+                .await
+                .unwrap()["sender_id"],
+            "alice"
+        );
+        for door in Door::ALL {
+            Listener::connect(door, &server.url(), &good, None).await.unwrap();
+        }
+    }
+    for id in [
+        Value::Null,
+        json!("auth0|5f7c8ec7c33c6c004bbafe82"),
+        json!(["alice"]),
+    ] {
+        let bad = token(json!("alice"), id);
+        let answer = reply(Client::new(&server.url(), &bad).get("/v1/conversations")).await;
+        assert_eq!(
+            (answer.status, &answer.body["code"]),
+            (401, &json!("token_invalid"))
+        );
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert!(
+            detail.contains(CLAIM) && detail.contains("CHAT_JWT_USER_CLAIM"),
+            "{detail}"
+        );
+        let socket = SocketIo::connect(Transport::Websocket, &server.url(), &bad, None).await;
+        assert_eq!(socket.err().unwrap().body["data"]["detail"], detail);
+    }
+    let made = server.run(&["token", "--user", "carol"]).await;
+    let sent = Client::new(&server.url(), made.stdout.trim())
+        .send("bob", "hi", None)
+        .await;
+    assert_eq!(sent.unwrap()["sender_id"], "carol");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_s_id_that_is_refused_is_told_the_rule() {
+    let (_database, server) = start(&[]).await;
+    let bad = server.token("f47ac10b-58cc-4372-a567-0e02b2c3d479");
+    let answer = reply(Client::new(&server.url(), &bad).get("/v1/conversations")).await;
+    assert_eq!(answer.body["code"], "token_invalid");
+    let detail = answer.body["detail"].as_str().unwrap();
+    for part in ["1 to 32 of A-Z a-z 0-9 . _ @ + : -", "CHAT_JWT_USER_CLAIM"] {
+        assert!(detail.contains(part), "{detail}");
+        assert!(
+            answer.header("www-authenticate").contains(part),
+            "{:?}",
+            answer.header("www-authenticate")
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_good_for_too_long_is_refused_on_every_door() {
+    let (_database, server) = start(&[("CHAT_JWT_MAX_LIFETIME_S", "600")]).await;
+    let token =
+        |iat: u64, exp: u64| chat_tests::server::token(&json!({"sub": "alice", "iat": iat, "exp": exp}));
+    let good = token(now(), now() + 600);
+    assert!(is_good(&server, &good).await);
+    let no_beginning = chat_tests::server::token(&json!({"sub": "alice", "exp": now() + 3600}));
+    for bad in [
+        token(now(), now() + 3600),
+        token(now() - 3600, now() + 60),
+        no_beginning,
+    ] {
+        let answer = reply(Client::new(&server.url(), &bad).get("/v1/events?wait=0")).await;
+        assert_eq!(
+            (answer.status, &answer.body["code"]),
+            (401, &json!("token_invalid"))
+        );
+        assert!(
+            answer.body["detail"].as_str().unwrap().contains("600 seconds"),
+            "{:?}",
+            answer.body
+        );
+        for door in Door::ALL {
+            assert!(Listener::connect(door, &server.url(), &bad, None).await.is_err());
+        }
+        let mut socket = SocketIo::connect(Transport::Websocket, &server.url(), &good, None)
+            .await
+            .unwrap();
+        let ack = socket.ask("authenticate", &json!({"token": bad})).await.unwrap();
+        assert_eq!(ack["problem"]["code"], "token_invalid");
+    }
+    // The command makes none that its own server refuses.
+    let made = server
+        .run(&["token", "--user", "alice", "--expires-in", "600"])
+        .await;
+    assert!(is_good(&server, made.stdout.trim()).await, "{made:?}");
+    let made = server.run(&["token", "--user", "alice"]).await;
+    assert!(
+        made.code == 1 && made.stderr.contains("CHAT_JWT_MAX_LIFETIME_S"),
+        "{made:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn white_space_around_a_token_does_not_count_on_any_door() {
+    let (_database, server) = start(&[]).await;
+    let (url, plain) = (server.url(), server.token("alice"));
+    for token in [
+        format!("{plain}\n"),
+        format!(" {plain}\r\n"),
+        format!("{plain}\n\n"),
+    ] {
+        for transport in [Transport::Websocket, Transport::Polling] {
+            let mut socket = SocketIo::connect(transport, &url, &token, None).await.unwrap();
+            let ack = socket
+                .ask("authenticate", &json!({"token": token}))
+                .await
+                .unwrap();
+            assert!(ack["result"]["expires_at"].is_u64(), "{ack}");
+        }
+        let query = token.replace('\n', "%0A").replace('\r', "%0D").replace(' ', "+");
+        let path = format!("/v1/events?wait=0&access_token={query}");
+        assert_eq!(reply(Client::new(&url, "").get(&path)).await.status, 200);
+    }
+    // A header cannot have a line break, and spaces before its end are nobody's.
+    let header = |value: String| {
+        reply(
+            Client::new(&url, "")
+                .get("/v1/conversations")
+                .header("authorization", value),
+        )
+    };
+    assert_eq!(header(format!("Bearer   {plain} ")).await.status, 200);
+    let broken = plain.replacen('.', "\n.", 1);
+    let refused = SocketIo::connect(Transport::Websocket, &url, &broken, None)
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(refused.body["message"], "token_invalid");
+    assert!(
+        refused.body["data"]["detail"]
+            .as_str()
+            .unwrap()
+            .contains("line break"),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_logins_of_sockets_are_in_the_log_with_code_and_address() {
+    let (_database, server) = start(&[]).await;
+    let (url, good) = (server.url(), server.token("alice"));
+    let expired = chat_tests::server::token(&json!({"sub": "alice", "exp": now() - 60}));
+    let logged = |command: &str, code: &str| {
+        let log = server.log();
+        let is_it = |line: &&str| {
+            [
+                " INFO ",
+                "refused",
+                "socket_io",
+                "client.address=127.0.0.1",
+                &format!("command=\"{command}\""),
+            ]
+            .iter()
+            .all(|part| line.contains(part))
+                && line.contains(&format!("code=\"{code}\""))
+        };
+        log.lines().filter(is_it).count()
+    };
+    for transport in [Transport::Websocket, Transport::Polling] {
+        let before = logged("connect", "token_expired");
+        SocketIo::connect(transport, &url, &expired, None)
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(
+            logged("connect", "token_expired"),
+            before + 1,
+            "{transport:?}: {}",
+            server.log()
+        );
+        SocketIo::connect(transport, &url, "no-token", None)
+            .await
+            .err()
+            .unwrap();
+        let mut socket = SocketIo::connect(transport, &url, &good, None).await.unwrap();
+        let before = logged("authenticate", "token_user_mismatch");
+        let bob = json!({"token": server.token("bob")});
+        let ack = socket.ask("authenticate", &bob).await.unwrap();
+        assert_eq!(ack["problem"]["code"], "token_user_mismatch");
+        // Again and again, it is one line a second.
+        for _ in 0..20 {
+            socket.ask("authenticate", &bob).await.unwrap();
+        }
+        let lines = logged("authenticate", "token_user_mismatch") - before;
+        assert!((1..20).contains(&lines), "{lines}");
+    }
+    assert_eq!(logged("connect", "token_invalid"), 2);
+    assert!(!server.log().contains(&expired));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_of_keys_without_an_audience_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jwks.json");
+    fs::write(&file, jwks(&[&SigningKey::new("a")])).unwrap();
+    let keys = ("CHAT_JWKS_FILE", file.to_str().unwrap());
+    let warned = "CHAT_JWT_AUDIENCE is not set";
+    let (_database, server) = start(&[keys]).await;
+    assert_eq!(warnings(&server, warned), 1);
+    let (_database, server) = start(&[keys, ("CHAT_JWT_AUDIENCE", "chat")]).await;
+    assert_eq!(warnings(&server, warned), 0);
+    // Whoever has a secret of their own has no other service on it.
+    let (_database, server) = start(&[]).await;
+    assert_eq!(warnings(&server, warned), 0);
+}
+
 /// In one moment, so that nobody reads half of it.
 fn replace(file: &Path, text: impl AsRef<[u8]>) {
     let beside = file.with_extension("new");
