@@ -166,6 +166,8 @@ struct Jwk {
 impl KeySet {
     /// Reads a JWKS. What cannot be used in it is left out; a set of which nothing is left is an error.
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeySetError> {
+        // Some editors begin a file with a byte order mark.
+        let json = json.strip_prefix("\u{feff}".as_bytes()).unwrap_or(json);
         let jwks: Jwks = serde_json::from_slice(json).map_err(KeySetError::Malformed)?;
         let mut set = Self::default();
         for (index, value) in jwks.keys.into_iter().enumerate() {

@@ -19,8 +19,11 @@ fn the_type_of_a_key_says_its_algorithm() {
         ] {
             assert_eq!(Key::from_pem(pem).unwrap().algorithm, algorithm);
         }
-        let set = set(&[jwk(algorithm)]);
-        assert_eq!(set.find(None, algorithm).unwrap().algorithm, algorithm);
+        let json = jwks(&[jwk(algorithm)]);
+        for json in [json.clone(), ["\u{feff}".as_bytes(), &json, b"\r\n"].concat()] {
+            let set = KeySet::from_jwks(&json).unwrap();
+            assert_eq!(set.find(None, algorithm).unwrap().algorithm, algorithm);
+        }
     }
     let older = Key::from_pem(key_file!("rsa-public-pkcs1")).unwrap();
     assert_eq!(older.algorithm, Algorithm::RS256);
