@@ -259,26 +259,41 @@ impl Given {
     /// By the command line as clap has read it.
     pub fn new(variables: &Variables, options: &Options, matches: &ArgMatches) -> Self {
         let is_on_the_command_line = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-        let in_the_open = |what: &str, variable: &str| {
+        let in_the_open = |what: &str, instead: &str| {
             format!(
-                "{what} stands in the list of processes, where everybody on this machine can read it: give \
-                 {variable}_FILE or {variable} instead"
+                "{what} stands in the list of processes, where everybody on this machine can read it: give {instead} \
+                 instead"
             )
         };
         let mut given = Self {
             service_links: variables.service_links(),
             in_the_open: Vec::new(),
         };
-        if is_on_the_command_line("jwt_secret") {
-            given
-                .in_the_open
-                .push(in_the_open("--jwt-secret", "CHAT_JWT_SECRET"));
-        }
-        let url = options.database_url.as_deref().unwrap_or_default();
-        if is_on_the_command_line("database_url") && secret::has_password(url) {
-            given
-                .in_the_open
-                .push(in_the_open("the password in --database-url", "CHAT_DATABASE_URL"));
+        let of = |text: &Option<String>, is_secret: fn(&str) -> bool| text.as_deref().is_some_and(is_secret);
+        let secrets = [
+            (
+                "jwt_secret",
+                true,
+                "--jwt-secret",
+                "CHAT_JWT_SECRET_FILE or CHAT_JWT_SECRET",
+            ),
+            (
+                "database_url",
+                of(&options.database_url, secret::has_password),
+                "the password in --database-url",
+                "CHAT_DATABASE_URL_FILE or CHAT_DATABASE_URL",
+            ),
+            (
+                "jwks_url",
+                of(&options.tokens.jwks_url, |url| url.contains('?')),
+                "the query of --jwks-url",
+                "CHAT_JWKS_URL",
+            ),
+        ];
+        for (id, is_secret, what, instead) in secrets {
+            if is_secret && is_on_the_command_line(id) {
+                given.in_the_open.push(in_the_open(what, instead));
+            }
         }
         given
     }

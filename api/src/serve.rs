@@ -33,7 +33,7 @@ use tracing::{info, warn};
 
 use crate::{
     admin,
-    auth::{JwksSource, Key, Refresh, Signer, Verifier},
+    auth::{JwksSource, Key, Refresh, Signer, TokenRules, Verifier},
     config::{Config, KeySource, TokenOptions},
     files,
     limits::Limits,
@@ -218,17 +218,15 @@ fn verifier(tokens: &TokenOptions, readiness: &Readiness) -> (Verifier, Option<S
     let rules = &tokens.rules;
     match &tokens.keys {
         Some(KeySource::Secret(secret)) => (Verifier::new(Key::hs256(secret.bytes()), rules), None, None),
-        Some(KeySource::PublicKey(key)) => (Verifier::new(key.clone(), rules), None, None),
+        Some(KeySource::PublicKey(key)) => {
+            warn_of_other_audiences(rules);
+            (Verifier::new(key.clone(), rules), None, None)
+        }
         Some(KeySource::Jwks(source)) => {
             if matches!(source, JwksSource::Url { url, .. } if url.is_open()) {
                 warn!("CHAT_JWKS_URL is http: whoever stands between can put keys there, and be anybody");
             }
-            if rules.audience.is_empty() {
-                warn!(
-                    "CHAT_JWT_AUDIENCE is not set: every token that these keys sign is taken, also one that is for \
-                     another service"
-                );
-            }
+            warn_of_other_audiences(rules);
             let (keys, refresh) = Refresh::new(source.clone(), readiness.part("keys"));
             (Verifier::of_set(keys, rules), None, Some(refresh))
         }
@@ -236,6 +234,16 @@ fn verifier(tokens: &TokenOptions, readiness: &Readiness) -> (Verifier, Option<S
             let (signer, verifier) = Signer::of_this_process();
             (verifier, Some(signer), None)
         }
+    }
+}
+
+/// Who has the private key signs for more services than this one, as a rule.
+fn warn_of_other_audiences(rules: &TokenRules) {
+    if rules.audience.is_empty() {
+        warn!(
+            "CHAT_JWT_AUDIENCE is not set: every token that is signed with these keys is taken, also one for another \
+             service"
+        );
     }
 }
 

@@ -401,11 +401,19 @@ fn what_stands_in_the_list_of_processes_is_told() {
         "{line}"
     );
     assert_eq!(told(&[&secret[..], &url[..]].concat()).len(), 2);
+    let [line] = &told(&["--jwks-url", "https://users.example/keys?key=hidden"])[..] else {
+        panic!("one line")
+    };
+    assert!(
+        line.contains("CHAT_JWKS_URL") && !line.contains("hidden"),
+        "{line}"
+    );
     for harmless in [
         &["--database-url", "sqlite://./a:b@c"][..],
         &["--database-url", "mysql://chat@db:3306/chat"],
         &["--database-url", "mysql://chat:@db/chat"],
         &["--jwt-secret-file", "/run/secrets/jwt"],
+        &["--jwks-url", "https://users.example/keys"],
         &[],
     ] {
         assert!(told(harmless).is_empty(), "{harmless:?}");

@@ -340,16 +340,21 @@ async fn refused_logins_of_sockets_are_in_the_log_with_code_and_address() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_set_of_keys_without_an_audience_is_warned_of() {
+async fn keys_of_an_issuer_without_an_audience_are_warned_of() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jwks.json");
     fs::write(&file, jwks(&[&SigningKey::new("a")])).unwrap();
-    let keys = ("CHAT_JWKS_FILE", file.to_str().unwrap());
+    let public = key_file("p256-public.pem");
     let warned = "CHAT_JWT_AUDIENCE is not set";
-    let (_database, server) = start(&[keys]).await;
-    assert_eq!(warnings(&server, warned), 1);
-    let (_database, server) = start(&[keys, ("CHAT_JWT_AUDIENCE", "chat")]).await;
-    assert_eq!(warnings(&server, warned), 0);
+    for keys in [
+        ("CHAT_JWKS_FILE", file.to_str().unwrap()),
+        ("CHAT_JWT_PUBLIC_KEY_FILE", public.to_str().unwrap()),
+    ] {
+        let (_database, server) = start(&[keys]).await;
+        assert_eq!(warnings(&server, warned), 1, "{keys:?}");
+        let (_database, server) = start(&[keys, ("CHAT_JWT_AUDIENCE", "chat")]).await;
+        assert_eq!(warnings(&server, warned), 0, "{keys:?}");
+    }
     // Whoever has a secret of their own has no other service on it.
     let (_database, server) = start(&[]).await;
     assert_eq!(warnings(&server, warned), 0);
