@@ -12,6 +12,7 @@
 mod code;
 mod extract;
 mod finish;
+mod refusals;
 
 use std::fmt;
 
@@ -70,10 +71,11 @@ pub struct FieldError {
 }
 
 /// What is said of an input quotes it, and escapes it more than once on the way: so many bytes and no more, or a large
-/// input would have an answer many times as large.
+/// input would have an answer many times as large, or a line in the log.
 const DETAIL_LIMIT: usize = 256;
 
-fn short(detail: impl fmt::Display) -> String {
+/// Whatever others wrote, before it is quoted anywhere.
+pub(crate) fn short(detail: impl fmt::Display) -> String {
     struct Short(String);
 
     impl fmt::Write for Short {

@@ -23,6 +23,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::problem::short;
+
 /// The standard's variables that say where traces go to.
 const STANDARD_ENDPOINTS: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -157,6 +159,7 @@ fn log_panics() {
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("?");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(panic.place = place, panic.text = text, "a task panicked");
+        // It may quote what somebody sent.
+        tracing::error!(panic.place = place, panic.text = short(text), "a task panicked");
     }));
 }

@@ -15,7 +15,7 @@ use axum::{
 };
 use tracing::Instrument;
 
-use super::{Code, Problem};
+use super::{Code, Problem, refusals, short};
 use crate::{
     limits::{ClientAddress, Door},
     metrics, telemetry,
@@ -75,15 +75,36 @@ pub async fn finish(mut request: Request, next: Next) -> Response {
         .or_insert(HeaderValue::from_static("no-store"));
 
     let _entered = span.enter();
-    let client = client.map(|ClientAddress(address)| tracing::field::display(address));
+    let address = client.map(|ClientAddress(address)| address);
+    let client = address.map(tracing::field::display);
     let route = route.as_ref().map(MatchedPath::as_str);
     let (status, duration_ms) = (status.as_u16(), begun.elapsed().as_micros() as f64 / 1000.0);
     telemetry::end_request(&span, route, status);
-    // The path without its query, which may hold a token, and quoted: anybody can ask for any path.
+    // What nobody finds is no news, and of what an address is refused again and again there is a sum. All of it is in the
+    // debug log.
+    let is_told =
+        status >= 400 && status != 404 && address.is_none_or(|address| refusals::has_own_line(address, code));
+    // The path without its query, which may hold a token, quoted and cut: anybody can ask for any path, by any method.
+    macro_rules! line {
+        ($level:ident, $what:literal) => {
+            tracing::$level!(
+                method = %short(&method),
+                path = %short(format_args!("{path:?}")),
+                route,
+                status,
+                code,
+                client.address = client,
+                duration_ms,
+                $what
+            )
+        };
+    }
     if status < 400 {
-        tracing::debug!(%method, ?path, route, status, client.address = client, duration_ms, "answered");
+        line!(debug, "answered");
+    } else if is_told {
+        line!(info, "refused");
     } else {
-        tracing::info!(%method, ?path, route, status, code, client.address = client, duration_ms, "refused");
+        line!(debug, "refused");
     }
     response
 }

@@ -91,7 +91,7 @@ pub(super) fn begin_request(span: &Span, headers: &HeaderMap, method: &str) {
     let parent = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
     // Without a layer for it nobody wants to know.
     let _ = span.set_parent(parent);
-    span.set_attribute("http.request.method", method.to_owned());
+    span.set_attribute("http.request.method", crate::problem::short(method));
 }
 
 pub(super) fn end_request(span: &Span, route: Option<&str>, status: u16) {

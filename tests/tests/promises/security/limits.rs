@@ -4,18 +4,27 @@
 //! The tests connect from 127.0.0.1, which is a trusted proxy unless they say otherwise: each address they want, they
 //! have by `X-Forwarded-For`.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use chat_tests::{
     Client, Database, Events, Frame, Kind, Problem, Server, eventually, free_port,
     metrics::{shown_at, value},
-    ok, reply,
+    ok,
+    reply,
     socketio::{Incoming, Refusal, SocketIo, Transport},
 };
 use futures_util::future::join_all;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    task::JoinHandle,
+    time::timeout,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -237,7 +246,8 @@ async fn who_is_no_trusted_proxy_speaks_for_itself_only() {
     assert_full(&server, "carol", None).await;
     drop(first);
     open_at_last(&server, "carol", None).await;
-    server.client("alice").get("/nothing").send().await.unwrap();
+    let nobody = Client::new(&server.url(), "");
+    nobody.get("/v1/conversations").send().await.unwrap();
     eventually("the log names the peer", LIMIT, || async {
         server.log().contains("client.address=127.0.0.1")
     })
@@ -441,6 +451,92 @@ async fn the_sockets_of_a_user_count_with_the_streams() {
     assert!(polling.write("1").await);
     let _polling = open_socket_at_last(&server, "alice", Transport::Polling).await;
     assert_full(&server, "alice", None).await;
+}
+
+/// A connection from an address of this machine's, of which there are many.
+async fn connect_from(address: &str, port: u16) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+    socket.connect(([127, 0, 0, 1], port).into()).await.unwrap()
+}
+
+/// The status of the answer to a request, or none where the connection ends without one.
+async fn status_of(stream: &mut TcpStream, request: &str) -> Option<u16> {
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(head).unwrap();
+    head.split(' ').nth(1)?.parse().ok()
+}
+
+/// Bytes that the log has grown by for each of some refused requests, all on one connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_write_a_line_a_second_and_never_all_that_was_asked() {
+    const REQUESTS: usize = 300;
+    let (_database, server) = start(&[("CHAT_TRUSTED_PROXIES", "")]).await;
+    let begun = Instant::now();
+    let refused = [
+        (404, format!("GET /{} HTTP/1.1", "a".repeat(15_500))),
+        (401, format!("GET /v1/messages/{} HTTP/1.1", "1".repeat(15_000))),
+        (405, format!("{} /v1/messages HTTP/1.1", "M".repeat(15_000))),
+        (431, format!("GET /{} HTTP/1.1", "a".repeat(20_000))),
+        (400, format!("GET /docs/%FF{} HTTP/1.1", "a".repeat(15_000))),
+    ];
+    for (status, line) in &refused {
+        let request = format!("{line}\r\nHost: x\r\n\r\n");
+        let mut stream = connect_from("127.0.0.9", server.port()).await;
+        let (mut reading, mut writing) = stream.split();
+        let write = async {
+            for _ in 0..REQUESTS {
+                writing.write_all(request.as_bytes()).await.unwrap();
+            }
+        };
+        let read = async {
+            let (mut text, mut answers) = (Vec::new(), 0);
+            while answers < REQUESTS {
+                assert!(reading.read_buf(&mut text).await.unwrap() > 0);
+                answers = String::from_utf8_lossy(&text).matches("HTTP/1.1 ").count();
+            }
+            String::from_utf8_lossy(&text)
+                .matches(&format!("HTTP/1.1 {status}"))
+                .count()
+        };
+        assert_eq!(tokio::join!(read, write).0, REQUESTS, "{status}");
+    }
+    // All of them are there, in sums; what nobody finds is not.
+    let count = || {
+        let log = server.log();
+        let ours = || log.lines().filter(|line| line.contains("127.0.0.9"));
+        let sums = ours().filter_map(|line| {
+            let (_, sum) = line.split_once("refusals=")?;
+            sum.split(' ').next()?.parse::<usize>().ok()
+        });
+        let alone = ours().filter(|line| line.contains("method=")).count();
+        sums.sum::<usize>() + alone
+    };
+    let counted = (refused.len() - 1) * REQUESTS;
+    eventually("all are counted", LIMIT, || async { count() >= counted }).await;
+    assert_eq!(count(), counted);
+    let log = server.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("127.0.0.9")).collect();
+    let most = begun.elapsed().as_secs() as usize + 3;
+    assert!(lines.len() <= most, "{} lines, {most} at most", lines.len());
+    assert!(lines.iter().all(|line| line.len() < 1000), "{lines:?}");
+    assert!(!log.contains("status=404"));
+
+    // Whoever looks for one of them has the debug log, where a line is short as well.
+    let (_database, server) = start(&[("CHAT_LOG", "debug")]).await;
+    for (_, line) in &refused {
+        let mut stream = connect_from("127.0.0.1", server.port()).await;
+        let request = format!("{line}\r\nHost: x\r\n\r\n");
+        assert!(status_of(&mut stream, &request).await.is_some());
+    }
+    let log = server.log();
+    assert!(log.contains("status=404") && log.contains("a…"), "{log}");
+    let longest = log.lines().map(str::len).max().unwrap();
+    assert!(longest < 1000, "{longest} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
