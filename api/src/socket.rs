@@ -324,7 +324,7 @@ fn begin(app: AppState, admitted: Result<(Caller, After), Problem>, transport: A
             log_refused_login(&transport, "connect", problem.code);
             if problem.is_temporary() {
                 let sender = Sender::new(transport, app.stall);
-                tokio::spawn(async move { session::refuse(sender, &problem).await });
+                tokio::spawn(async move { session::refuse(&app, sender, &problem).await });
                 return;
             }
             transport.data.set_phase(Phase::Nobody);

@@ -127,6 +127,11 @@ impl Hub {
         self.shared.closing.cancel();
     }
 
+    /// Waits for [`close`](Self::close).
+    pub async fn closed(&self) {
+        self.shared.closing.cancelled().await;
+    }
+
     /// Why there can be no new subscription now, if there cannot.
     pub fn refuses(&self) -> Option<Code> {
         if self.shared.closing.is_cancelled() {

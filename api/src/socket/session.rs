@@ -5,12 +5,12 @@
 //! waiting for the commit between them, so that a row of them shares a transaction; everything else waits until those
 //! before it are answered, so that what was sent is there when history is asked for.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chat_domain::cursor::After;
 use futures_util::{FutureExt, StreamExt, stream::FuturesOrdered};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
 use super::{
@@ -108,13 +108,33 @@ pub(super) async fn run(app: AppState, sender: Sender, caller: Caller, after: Af
         metrics::rejected(closing.code, Door::SocketIo);
         // Gone meanwhile: nobody is left to be told.
         let _ = session.close(&closing).await;
+        hold_back(&session.app, &session.transport, &closing).await;
     }
     session.sender.close();
 }
 
+/// Keeps the transport of one who was told to come back later for so long. For clients of socket.io a transport that
+/// opened is a success, after which they come back within a second, again and again; so it is not given back before it
+/// is of use. Who takes `closing` at its word leaves by itself.
+async fn hold_back(app: &AppState, transport: &Transport, closing: &Closing) {
+    // Another token, or another node, is of use at once.
+    if matches!(closing.code, Code::TokenExpired | Code::Shutdown) {
+        return;
+    }
+    tokio::select! {
+        () = sleep(Duration::from_secs(closing.retry_after.into())) => {}
+        () = transport.data.ended.cancelled() => {}
+        () = app.hub.closed() => {}
+    }
+}
+
 /// Refuses for the time being whoever would get a session, in the form that clients come back from by themselves.
-pub(super) async fn refuse(mut sender: Sender, problem: &Problem) {
-    let last = written::closing(problem.code.as_str(), problem.retry_after.unwrap_or(0));
+pub(super) async fn refuse(app: &AppState, mut sender: Sender, problem: &Problem) {
+    let closing = Closing {
+        code: problem.code,
+        retry_after: problem.retry_after.unwrap_or(0),
+    };
+    let last = written::closing(closing.code.as_str(), closing.retry_after);
     let sid = sender.transport().id.to_string();
     for packet in [
         Outgoing::connect(&sid),
@@ -125,6 +145,7 @@ pub(super) async fn refuse(mut sender: Sender, problem: &Problem) {
         }
     }
     sender.drain().await;
+    hold_back(app, sender.transport(), &closing).await;
     sender.close();
 }
 

@@ -13,6 +13,7 @@ use chat_tests::{
     Client, Database, Events, Frame, Kind, Problem, Server, eventually, free_port,
     metrics::{shown_at, value},
     ok,
+    plain::Plain,
     reply,
     socketio::{Incoming, Refusal, SocketIo, Transport},
 };
@@ -428,6 +429,7 @@ async fn the_sockets_of_a_user_count_with_the_streams() {
 
     assert_full(&server, "alice", None).await;
     for transport in TRANSPORTS {
+        let begun = Instant::now();
         let (mut refused, name, data) = socket_of(&server, "alice", transport).await.unwrap();
         assert_eq!(
             (name.as_str(), data),
@@ -439,6 +441,8 @@ async fn the_sockets_of_a_user_count_with_the_streams() {
         );
         // Without a DISCONNECT, after which clients would stay away.
         assert_eq!(refused.next().await, None, "{transport:?}");
+        // Whoever does not keep to `retry_after` by himself comes back from the connection's end within a second.
+        assert!(begun.elapsed() >= Duration::from_secs(5), "{transport:?}");
         drop(open_socket(&server, "bob", transport).await);
     }
     let rejections = r#"chat_rejections_total{code="too_many_connections",door="socket_io"}"#;
@@ -451,6 +455,38 @@ async fn the_sockets_of_a_user_count_with_the_streams() {
     assert!(polling.write("1").await);
     let _polling = open_socket_at_last(&server, "alice", Transport::Polling).await;
     assert_full(&server, "alice", None).await;
+}
+
+/// The official client comes back by itself from whatever ends its connection, and takes one that opened for a success.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_socket_io_beyond_its_limit_comes_back_as_seldom_as_it_is_told_to() {
+    let port = free_port();
+    let admin = format!("127.0.0.1:{port}");
+    let (_database, mut server) =
+        start(&[("CHAT_CONNECTIONS_PER_USER", "1"), ("CHAT_ADMIN_LISTEN", &admin)]).await;
+    let held = open(&server, "alice", None).await;
+    let client = Plain::socket(&server, "alice", server.port(), &["follow"]).await;
+    let rejections = async || {
+        let name = r#"chat_rejections_total{code="too_many_connections",door="socket_io"}"#;
+        value(&shown_at(port).await, name)
+    };
+    eventually("it was refused", LIMIT, || async { rejections().await >= 1.0 }).await;
+    // The promise is about this time: with five seconds between two tries, and one more of the client's own.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let tries = rejections().await;
+    assert!((2.0..=3.0).contains(&tries), "{tries} times in 12 seconds");
+    // It is let in once there is a place.
+    drop(held);
+    client.wait_for("ready", 1, LIMIT).await;
+    drop(client);
+
+    // One that is told to stay away does not keep the server from stopping.
+    let _held = open_at_last(&server, "alice", None).await;
+    let refused = socket_of(&server, "alice", Transport::Websocket).await.unwrap();
+    assert_eq!(refused.1, "closing");
+    let begun = Instant::now();
+    server.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 /// A connection from an address of this machine's, of which there are many.
