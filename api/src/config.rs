@@ -184,6 +184,11 @@ pub struct Options {
     )]
     pub stall_timeout_s: u64,
 
+    /// How long an idle connection is kept between two requests, in seconds: longer than every proxy in front keeps its
+    /// own [default: 75, and 620 for a proxy in CHAT_TRUSTED_PROXIES]
+    #[arg(long, global = true, env = "CHAT_KEEP_ALIVE_S", value_name = "SECONDS")]
+    pub keep_alive_s: Option<u64>,
+
     /// How long a command may take before its outcome is given up, in milliseconds
     #[arg(
         long,
@@ -319,6 +324,8 @@ pub struct Config {
     pub heartbeat: Duration,
     pub pings: Pings,
     pub stall_timeout: Duration,
+    /// None: what is usual, by the peer.
+    pub keep_alive: Option<Duration>,
     pub command_timeout: Duration,
     pub limits: LimitsOptions,
     /// Connections of all clients; none for as many as there can be.
@@ -394,6 +401,10 @@ impl TryFrom<Options> for Config {
                 timeout: seconds("CHAT_PING_TIMEOUT_S", options.ping_timeout_s, 1, 300)?,
             },
             stall_timeout: seconds("CHAT_STALL_TIMEOUT_S", options.stall_timeout_s, 1, 600)?,
+            keep_alive: options
+                .keep_alive_s
+                .map(|given| seconds("CHAT_KEEP_ALIVE_S", given, 1, 86_400))
+                .transpose()?,
             command_timeout: Duration::from_millis(within(
                 "CHAT_COMMAND_TIMEOUT_MS",
                 options.command_timeout_ms,

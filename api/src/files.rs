@@ -38,6 +38,8 @@ pub fn raise_limit() -> Option<u64> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Connections {
     pub limit: usize,
+    /// How many of them an address may have: others always find a place beside it.
+    pub of_an_address: usize,
     /// What an operator should know of it.
     pub warning: Option<String>,
 }
@@ -52,6 +54,8 @@ pub fn divide(files: Option<u64>, config: &Config) -> Result<Connections, String
         Some(files) => usize::try_from(files.saturating_sub(own)).unwrap_or(usize::MAX),
         None => usize::MAX,
     };
+    let wanted_of_an_address = config.limits.connections_per_address;
+    let of_an_address = |limit: usize| wanted_of_an_address.min(limit / 2).max(1);
     let have = files.unwrap_or(u64::MAX);
     let raise = "raise the limit (ulimit -n, LimitNOFILE=)";
     match config.connections {
@@ -59,17 +63,20 @@ pub fn divide(files: Option<u64>, config: &Config) -> Result<Connections, String
             "CHAT_CONNECTIONS: {wanted} connections and {own} files of the server's own are more than the {have} \
              that this process may have open: {raise}"
         )),
-        Some(limit) => Ok(Connections { limit, warning: None }),
+        Some(limit) => Ok(Connections {
+            limit,
+            of_an_address: of_an_address(limit),
+            warning: None,
+        }),
         None if left < LEAST_CONNECTIONS => Err(format!(
             "this process may have {have} files open, of which the server needs {own} for itself: {raise}"
         )),
         None => {
             let limit = left.min(MOST_CONNECTIONS);
-            let address = config.limits.connections_per_address;
-            let warning = if limit < address {
+            let warning = if of_an_address(limit) < wanted_of_an_address {
                 Some(format!(
-                    "{limit} connections are all that the limit on open files ({have}) leaves, fewer than \
-                     CHAT_CONNECTIONS_PER_ADDRESS ({address}): {raise}"
+                    "{limit} connections are all that the limit on open files ({have}) leaves, and an address has half \
+                     of them, fewer than CHAT_CONNECTIONS_PER_ADDRESS ({wanted_of_an_address}): {raise}"
                 ))
             } else {
                 (limit < PLENTY).then(|| {
@@ -78,7 +85,11 @@ pub fn divide(files: Option<u64>, config: &Config) -> Result<Connections, String
                     )
                 })
             };
-            Ok(Connections { limit, warning })
+            Ok(Connections {
+                limit,
+                of_an_address: of_an_address(limit),
+                warning,
+            })
         }
     }
 }
@@ -111,15 +122,26 @@ mod tests {
             divided(Some(1000), &["--connections", "500"]),
             Ok(Connections {
                 limit: 500,
+                of_an_address: 250,
                 warning: None
             })
         );
     }
 
     #[test]
+    fn an_address_has_half_of_all_places_at_most() {
+        let of_an_address = |args: &[&str]| divided(Some(100_000), args).unwrap().of_an_address;
+        assert_eq!(of_an_address(&[]), 1000);
+        assert_eq!(of_an_address(&["--connections", "240"]), 120);
+        assert_eq!(of_an_address(&["--connections", "1"]), 1);
+        let few = ["--connections", "240", "--connections-per-address", "7"];
+        assert_eq!(of_an_address(&few), 7);
+    }
+
+    #[test]
     fn a_limit_that_is_low_is_warned_of_and_one_that_is_too_low_refused() {
-        let low = divided(Some(2048), &[]).unwrap();
-        assert!(low.warning.unwrap().contains("(2048)"));
+        let low = divided(Some(2400), &[]).unwrap();
+        assert!(low.warning.unwrap().contains("(2400) leaves: raise"));
         let lower = divided(Some(1024), &[]).unwrap();
         assert!(
             lower

@@ -6,10 +6,10 @@
 //!
 //! | what | refusal |
 //! |---|---|
-//! | the connections of all clients ([`server`](crate::server)) | `too_many_connections` |
+//! | the connections of all clients, and those of an address ([`server`](crate::server)) | `too_many_connections` |
 //! | the sends of a user in a second | `rate_limited` |
 //! | the streams, long polls and sockets of a user | `too_many_connections` |
-//! | those of an address | `too_many_connections` |
+//! | those of an address, also behind a proxy that names it | `too_many_connections` |
 //! | the bytes of all bodies that are read, and half of them for an address | `overloaded` |
 //! | the head of a request | `headers_too_large` |
 //!
@@ -32,6 +32,7 @@ use std::{
 use axum::http::{HeaderMap, Uri};
 use chat_domain::ids::UserId;
 
+pub(crate) use self::counts::{Counts, Place as CountsPlace};
 pub use self::{
     address::{ClientAddress, TrustedProxies, find_client},
     bodies::BodyPlace,
@@ -116,7 +117,7 @@ impl Limits {
 
     /// Takes a place for a stream, a long poll or a socket, before it is known whose it is.
     pub fn connect(&self, door: Door, address: IpAddr) -> Result<Connection, Problem> {
-        self.0.connections.connect(door, self.limited(address))
+        self.0.connections.connect(door, self.counted(address))
     }
 
     /// As [`connect`](Self::connect), where it is known from the beginning whose it is.
@@ -128,11 +129,11 @@ impl Limits {
 
     /// Takes the place of a body while it is read; of the largest body where its length is not known.
     pub fn admit_body(&self, length: Option<u64>, address: IpAddr) -> Result<BodyPlace, Problem> {
-        self.0.bodies.admit(length, self.limited(address))
+        self.0.bodies.admit(length, self.counted(address))
     }
 
     /// What an address is counted under: nothing for a trusted proxy. Who has one IPv6 address has all of its /64.
-    fn limited(&self, address: IpAddr) -> Option<IpAddr> {
+    pub fn counted(&self, address: IpAddr) -> Option<IpAddr> {
         if self.0.trusted_proxies.trust(address) {
             return None;
         }

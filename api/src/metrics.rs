@@ -94,7 +94,7 @@ const TABLE: &[(&str, Kind, &str)] = &[
     (
         CONNECTIONS_CUT,
         Kind::Counter,
-        "Connections that the server cut, by the reason: the reader had stopped (stalled), nothing was asked (silent), pings were not answered (ping_timeout), it was no socket.io (malformed), too many commands waited (flooded).",
+        "Connections that the server cut, by the reason: the reader had stopped (stalled), nothing was asked (silent), pings were not answered (ping_timeout), it was no socket.io (malformed), too many commands waited (flooded), it was idle and another one needed its place (made_room).",
     ),
     (
         SENDS,
@@ -258,15 +258,17 @@ pub enum Cut {
     PingTimeout,
     Malformed,
     Flooded,
+    MadeRoom,
 }
 
 impl Cut {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Stalled,
         Self::Silent,
         Self::PingTimeout,
         Self::Malformed,
         Self::Flooded,
+        Self::MadeRoom,
     ];
 
     fn as_str(self) -> &'static str {
@@ -276,6 +278,7 @@ impl Cut {
             Self::PingTimeout => "ping_timeout",
             Self::Malformed => "malformed",
             Self::Flooded => "flooded",
+            Self::MadeRoom => "made_room",
         }
     }
 }

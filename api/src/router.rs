@@ -99,7 +99,7 @@ async fn refuse_connection(request: Request) -> Response {
     match Door::of(request.uri(), request.headers()) {
         Door::Sse => events::refuse_stream(Code::TooManyConnections),
         Door::Rest | Door::LongPoll | Door::SocketIo => Problem::new(Code::TooManyConnections)
-            .detail("Too many of all clients together.")
+            .detail("Too many of this address, or of all clients together.")
             .into_response(),
     }
 }

@@ -36,13 +36,14 @@ use crate::{
     auth::{JwksSource, Key, Refresh, Signer, TokenRules, Verifier},
     config::{Config, KeySource, TokenOptions},
     files,
-    limits::Limits,
+    limits::{Limits, LimitsOptions},
     metrics::{self, Sampler},
     realtime::hub::{Hub, HubOptions},
     rest::pages::chat::{self, ChatPage, Facts},
     router::{self, router},
-    server::{self, Places, Shutdown},
+    server::{self, Bounds, KEEP_ALIVE, KEEP_ALIVE_OF_PROXIES, Places, Shutdown},
     state::{App, Part, Readiness},
+    wire::NewMessage,
 };
 
 /// How many committed batches may wait for the tail before it reads them from the database instead.
@@ -53,6 +54,9 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 const ADMIN_END: Duration = Duration::from_secs(1);
 /// How many connections the operator may have open; those beyond are answered once.
 const ADMIN_CONNECTIONS: usize = 16;
+/// Bytes of a body that are read for a request that was answered without them: what `docker/nginx.conf` passes on. A body
+/// that is within its limit is always read.
+const UNREAD: usize = 2 << 20;
 const READINESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Builds everything from the configuration, serves until SIGTERM or SIGINT, and stops in order.
@@ -138,6 +142,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         development: development.is_some(),
         content_limit: config.content_limit,
     };
+    let limits = Limits::new(LimitsOptions {
+        connections_per_address: places.of_an_address,
+        ..config.limits.clone()
+    });
     let app = Arc::new(App {
         log: Arc::new(log),
         timeline: Arc::new(SqlTimeline::new(database.clone())),
@@ -146,14 +154,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         development,
         chat_page: ChatPage::new(chat::EMBEDDED, facts),
         readiness,
-        limits: Limits::new(config.limits.clone()),
+        limits: limits.clone(),
         content_limit: config.content_limit,
         heartbeat: config.heartbeat,
         pings: config.pings,
         stall: config.stall_timeout,
         lose_one_in: config.lose_one_in,
     });
-    let places = Places::new(places.limit, router::full(app.clone()));
+    let places =
+        Places::new(places.limit, router::full(app.clone())).limit_addresses(places.of_an_address, limits);
     let admin = match recorded {
         Some((address, handle)) => {
             let sampler = Sampler::new(handle.clone(), app.clone(), places.clone(), Some(gauges));
@@ -169,9 +178,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         stop: CancellationToken::new(),
         streams: CancellationToken::new(),
         limit: config.shutdown_timeout,
-        stall: config.stall_timeout,
     };
-    let serving = server::serve(listener, router(app), places, shutdown.clone());
+    let bounds = Bounds {
+        stall: config.stall_timeout,
+        keep_alive: config.keep_alive.unwrap_or(KEEP_ALIVE),
+        keep_alive_of_proxies: config.keep_alive.unwrap_or(KEEP_ALIVE_OF_PROXIES),
+        unread: UNREAD.max(NewMessage::body_limit(config.content_limit)),
+    };
+    let serving = server::serve(listener, router(app), places, bounds, shutdown.clone());
     let ending = async {
         drain(signals, &stopping, config.drain).await;
         info!("stopping");
@@ -338,11 +352,16 @@ async fn start_admin(
         stop: stop.clone(),
         streams: CancellationToken::new(),
         limit: ADMIN_END,
+    };
+    let bounds = Bounds {
         stall: ADMIN_END,
+        keep_alive: KEEP_ALIVE,
+        keep_alive_of_proxies: KEEP_ALIVE,
+        unread: 0,
     };
     Ok(tokio::spawn(async move {
         tokio::join!(
-            server::serve(listener, router, places, shutdown),
+            server::serve(listener, router, places, bounds, shutdown),
             metrics::keep_up(handle, stop)
         );
     }))

@@ -4,23 +4,41 @@
 //! fails when its reader has stopped, and waits for open streams for ever when it stops. What is bounded here, for a
 //! connection: the time until its first request, the time between two of them, the time that a write may stand still
 //! (websockets too: their transport knows no such limit), and the bytes that are buffered. Connections themselves are
-//! bounded by [`Places`]: who comes after the last one is taken is accepted all the same, as one of a few, told so in
-//! the form that its door's clients come back from, and sent away. Where there are more than those few, the one that has
-//! been there longest is cut: whoever asks is answered at once, and a silent crowd is never waited for. Where there is no
-//! file left in spite of that, accepting pauses, and goes on.
+//! bounded by [`Places`], in all and of an address: an idle one makes room for who comes, and who finds no place all the
+//! same is accepted as one of a few, told so in the form that its door's clients come back from, and sent away. Where
+//! there are more than those few, the one that has been there longest is cut: whoever asks is answered at once, and a
+//! silent crowd is never waited for. Where there is no file left in spite of that, accepting pauses, and goes on.
 
+mod places;
 mod stall;
+mod unread;
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use axum::{Router, body::Body, extract::ConnectInfo};
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use axum::{Router, extract::ConnectInfo};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONNECTION, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::Notify,
     time::{sleep, timeout},
 };
 use tokio_util::{
@@ -29,15 +47,23 @@ use tokio_util::{
 };
 use tower::ServiceExt;
 
-use self::stall::StallGuard;
+pub use self::places::{Places, REFUSALS};
+use self::{
+    places::{Peer, Place, Refusal, Seat},
+    stall::StallGuard,
+    unread::{Rest, Written, lend},
+};
 use crate::metrics::{self, Cut};
 
 /// How long a new connection may take for the head of its first request.
 const FIRST_HEAD: Duration = Duration::from_secs(10);
 
-/// How long a connection may take for the head of the next one, idle or not. Longer than what proxies keep theirs for
-/// (60 seconds and less): closing first would make them lose requests.
-const NEXT_HEAD: Duration = Duration::from_secs(75);
+/// How long a connection is kept between two requests, unless configured.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// The same of a trusted proxy. Longer than what proxies keep theirs for, which is ten minutes at some clouds: a node that
+/// closes first makes them lose requests.
+pub const KEEP_ALIVE_OF_PROXIES: Duration = Duration::from_secs(620);
 
 /// Silence after which a peer is asked whether it is there.
 const PROBED_AFTER: Duration = Duration::from_secs(30);
@@ -56,72 +82,30 @@ const UNSENT: u32 = 64 << 10;
 /// has stopped holds.
 const BUFFER: usize = 32 << 10;
 
-/// How many connections beyond the limit are answered at a time.
-pub const REFUSALS: usize = 32;
-
-/// How long one of them may take to ask and to be answered.
+/// How long one that finds no place may take to ask and to be answered.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
-/// How many connections there may be, and what those get that come after.
-#[derive(Clone)]
-pub struct Places {
-    most: usize,
-    free: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
-    full: Router,
-}
-
-impl Places {
-    /// `full` answers whoever finds no place.
-    pub fn new(connections: usize, full: Router) -> Self {
-        let most = connections.min(Semaphore::MAX_PERMITS);
-        Self {
-            most,
-            free: Arc::new(Semaphore::new(most)),
-            refusals: Arc::new(Semaphore::new(REFUSALS)),
-            full,
-        }
-    }
-
-    pub fn most(&self) -> usize {
-        self.most
-    }
-
-    pub fn taken(&self) -> usize {
-        self.most.saturating_sub(self.free.available_permits())
-    }
-
-    /// A place among those who are refused; whoever has had one for longest gives his up where there is no other.
-    async fn refuse(&self, refused: &mut VecDeque<CancellationToken>) -> Option<Refusal> {
-        refused.retain(|cut| !cut.is_cancelled());
-        if self.refusals.available_permits() == 0
-            && let Some(oldest) = refused.pop_front()
-        {
-            oldest.cancel();
-        }
-        let place = self.refusals.clone().acquire_owned().await.ok()?;
-        let cut = CancellationToken::new();
-        refused.push_back(cut.clone());
-        Some(Refusal { _place: place, cut })
-    }
-}
-
-/// Held as long as a connection is open for which there is no place.
-struct Refusal {
-    _place: OwnedSemaphorePermit,
-    cut: CancellationToken,
-}
-
-impl Drop for Refusal {
-    fn drop(&mut self) {
-        self.cut.cancel();
-    }
-}
+/// How long a body may go on after the answer to its request is there, and how long that of one who finds no place.
+const REST_TIME: Duration = Duration::from_secs(10);
+const REFUSED_REST_TIME: Duration = Duration::from_secs(1);
 
 /// Held as long as a connection is open, whoever has it.
 struct Open {
     _tracked: TaskTrackerToken,
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
+}
+
+/// What a connection may take.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// How long a write may stand still.
+    pub stall: Duration,
+    /// How long a connection may take for the head of its next request, idle or not.
+    pub keep_alive: Duration,
+    /// The same of a trusted proxy.
+    pub keep_alive_of_proxies: Duration,
+    /// Bytes of a body that are read after its request was answered without them, so that its sender sees the answer.
+    pub unread: usize,
 }
 
 /// How the server is stopped.
@@ -133,12 +117,16 @@ pub struct Shutdown {
     pub streams: CancellationToken,
     /// How long connections may take to end.
     pub limit: Duration,
-    /// How long a write may stand still.
-    pub stall: Duration,
 }
 
 /// Serves until it is told to stop. Returns how many connections had to be cut at the limit.
-pub async fn serve(listener: TcpListener, router: Router, places: Places, shutdown: Shutdown) -> usize {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    places: Places,
+    bounds: Bounds,
+    shutdown: Shutdown,
+) -> usize {
     let connections = TaskTracker::new();
     // A connection that became a websocket is not its task's any more, only its stream is still there.
     let streams = TaskTracker::new();
@@ -149,7 +137,13 @@ pub async fn serve(listener: TcpListener, router: Router, places: Places, shutdo
             accepted = accept(&listener, &places, &mut refused) => accepted,
             () = shutdown.stop.cancelled() => break,
         };
-        let (stream, peer, place, refusal) = match accepted {
+        let Accepted {
+            stream,
+            peer,
+            whose,
+            place,
+            refusal,
+        } = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 pause_after(&error).await;
@@ -157,23 +151,41 @@ pub async fn serve(listener: TcpListener, router: Router, places: Places, shutdo
             }
         };
         prepare(&stream);
+        let manners = Manners {
+            keep_alive: match whose {
+                Peer::Proxy => bounds.keep_alive_of_proxies,
+                Peer::Counted(_) | Peer::Anybody => bounds.keep_alive,
+            },
+            rest: Rest {
+                bytes: bounds.unread,
+                time: if refusal.is_some() {
+                    REFUSED_REST_TIME
+                } else {
+                    REST_TIME
+                },
+            },
+            seat: place.as_ref().map(Place::seat),
+            unread: Arc::default(),
+        };
         let open = Open {
             _tracked: streams.token(),
             _place: place,
         };
-        let stream = StallGuard::new(stream, shutdown.stall, open);
+        let stream = StallGuard::new(stream, bounds.stall, manners.unread.clone(), open);
         let router = if refusal.is_some() {
             places.full.clone()
         } else {
             router.clone()
         };
-        let connection = connection(stream, peer, router, shutdown.stop.clone());
+        let seat = manners.seat.clone();
+        let connection = connection(stream, peer, router, manners, shutdown.stop.clone());
         let cut = cut.clone();
         connections.spawn(async move {
             let refused = async {
-                match &refusal {
-                    Some(refusal) => drop(timeout(REFUSAL_TIME, refusal.cut.cancelled()).await),
-                    None => std::future::pending().await,
+                match (&refusal, &seat) {
+                    (Some(refusal), _) => drop(timeout(REFUSAL_TIME, refusal.cut.cancelled()).await),
+                    (None, Some(seat)) => seat.is_cut().await,
+                    (None, None) => std::future::pending().await,
                 }
             };
             tokio::select! {
@@ -197,12 +209,13 @@ pub async fn serve(listener: TcpListener, router: Router, places: Places, shutdo
     left
 }
 
-type Accepted = (
-    TcpStream,
-    SocketAddr,
-    Option<OwnedSemaphorePermit>,
-    Option<Refusal>,
-);
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    whose: Peer,
+    place: Option<Place>,
+    refusal: Option<Refusal>,
+}
 
 /// The next connection, with the place that it has, or has among those that are refused.
 async fn accept(
@@ -211,9 +224,18 @@ async fn accept(
     refused: &mut VecDeque<CancellationToken>,
 ) -> io::Result<Accepted> {
     let (stream, peer) = listener.accept().await?;
-    Ok(match places.free.clone().try_acquire_owned() {
-        Ok(place) => (stream, peer, Some(place), None),
-        Err(_) => (stream, peer, None, places.refuse(refused).await),
+    let whose = places.peer(peer);
+    let place = places.take(whose).await;
+    let refusal = match place {
+        Some(_) => None,
+        None => places.refuse(refused).await,
+    };
+    Ok(Accepted {
+        stream,
+        peer,
+        whose,
+        place,
+        refusal,
     })
 }
 
@@ -250,22 +272,34 @@ async fn pause_after(error: &io::Error) {
     sleep(Duration::from_millis(250)).await;
 }
 
-async fn connection<S>(stream: S, peer: SocketAddr, router: Router, stop: CancellationToken)
+/// How one connection is dealt with.
+struct Manners {
+    keep_alive: Duration,
+    rest: Rest,
+    /// None where there is no place for it, or no bound.
+    seat: Option<Arc<Seat>>,
+    /// Its end has to wait for bytes that are under way.
+    unread: Arc<AtomicBool>,
+}
+
+async fn connection<S>(stream: S, peer: SocketAddr, router: Router, manners: Manners, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let began = Arc::new(Notify::new());
+    let keep_alive = manners.keep_alive;
+    let manners = Arc::new(manners);
     let service = {
         let began = began.clone();
         service_fn(move |mut request: Request<Incoming>| {
             began.notify_one();
             request.extensions_mut().insert(ConnectInfo(peer));
-            router.clone().oneshot(request.map(Body::new))
+            answer(request, router.clone(), manners.clone())
         })
     };
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(NEXT_HEAD)
+        .header_read_timeout(keep_alive)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -292,6 +326,41 @@ where
     if let Err(error) = ended {
         tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a connection ended early");
     }
+}
+
+/// The answer to a request. The connection is busy until it is written, and idle for as long as it only waits for a body
+/// that nobody needs.
+async fn answer(
+    request: Request<Incoming>,
+    router: Router,
+    manners: Arc<Manners>,
+) -> Result<Response<Written>, Infallible> {
+    let begin = async || match &manners.seat {
+        None => None,
+        Some(seat) => match seat.begin() {
+            Some(busy) => Some(busy),
+            // It is being cut.
+            None => std::future::pending().await,
+        },
+    };
+    let mut busy = begin().await;
+    let (request, lender) = lend(request);
+    let mut response = router.oneshot(request).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if let Some(busy) = busy.take() {
+            busy.keep();
+        }
+    } else if let Some(lender) = lender {
+        drop(busy.take());
+        let read = lender.read_rest(response.status(), manners.rest).await;
+        busy = begin().await;
+        if !read {
+            manners.unread.store(true, Ordering::Relaxed);
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+    }
+    Ok(response.map(|body| Written { body, _busy: busy }))
 }
 
 #[cfg(test)]

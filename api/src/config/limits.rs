@@ -25,8 +25,9 @@ pub struct LimitArguments {
     )]
     pub connections_per_user: usize,
 
-    /// How many an address may have open, an IPv6 address with all of its /64. An address that is itself a trusted
-    /// proxy is not limited: everybody has it behind a proxy that sends no X-Forwarded-For
+    /// How many connections an address may have open, an IPv6 address with all of its /64, and no more than half of all.
+    /// An address that is itself a trusted proxy is not limited: everybody has it behind a proxy that sends no
+    /// X-Forwarded-For
     #[arg(
         long,
         global = true,

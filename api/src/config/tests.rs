@@ -87,6 +87,7 @@ fn values_out_of_range_are_named() {
         (["--batch-bytes", "0"], "CHAT_BATCH_BYTES"),
         (["--poll-ms", "0"], "CHAT_POLL_MS"),
         (["--heartbeat-s", "0"], "CHAT_HEARTBEAT_S"),
+        (["--keep-alive-s", "0"], "CHAT_KEEP_ALIVE_S"),
         (["--command-timeout-ms", "99"], "CHAT_COMMAND_TIMEOUT_MS"),
         (["--shutdown-timeout-s", "3601"], "CHAT_SHUTDOWN_TIMEOUT_S"),
         (["--drain-s", "3601"], "CHAT_DRAIN_S"),

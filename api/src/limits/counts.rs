@@ -8,20 +8,20 @@ use std::{
 
 /// How much each has taken of what each may have. Who has nothing is not in it, so it takes no memory for those who
 /// are gone.
-pub(super) struct Counts<K> {
+pub(crate) struct Counts<K> {
     limit: usize,
     taken: Mutex<HashMap<K, usize>>,
 }
 
 /// Dropped, it is given back.
-pub(super) struct Place<K: Eq + Hash> {
+pub(crate) struct Place<K: Eq + Hash> {
     counts: Arc<Counts<K>>,
     key: K,
     amount: usize,
 }
 
 impl<K: Eq + Hash + Clone> Counts<K> {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
             taken: Mutex::default(),
@@ -29,7 +29,7 @@ impl<K: Eq + Hash + Clone> Counts<K> {
     }
 
     /// Nothing where it would be more than the limit.
-    pub(super) fn take(self: &Arc<Self>, key: K, amount: usize) -> Option<Place<K>> {
+    pub(crate) fn take(self: &Arc<Self>, key: K, amount: usize) -> Option<Place<K>> {
         let mut taken = self.taken();
         let before = taken.get(&key).copied().unwrap_or_default();
         let after = before.checked_add(amount).filter(|after| *after <= self.limit)?;

@@ -12,6 +12,10 @@ use tokio::{
 };
 
 use super::*;
+use crate::{
+    limits::{Limits, LimitsOptions},
+    testing,
+};
 
 struct Running {
     address: SocketAddr,
@@ -24,13 +28,28 @@ async fn start(limit: Duration) -> Running {
 }
 
 async fn start_with(limit: Duration, places: usize) -> Running {
+    run(limit, self::places(places), bounds()).await
+}
+
+fn places(most: usize) -> Places {
     let full = Router::new().fallback(|| async { ([("connection", "close")], "full") });
-    let places = Places::new(places, full);
+    Places::new(most, full)
+}
+
+fn bounds() -> Bounds {
+    Bounds {
+        stall: Duration::from_secs(30),
+        keep_alive: KEEP_ALIVE,
+        keep_alive_of_proxies: KEEP_ALIVE_OF_PROXIES,
+        unread: UNREAD,
+    }
+}
+
+async fn run(limit: Duration, places: Places, bounds: Bounds) -> Running {
     let shutdown = Shutdown {
         stop: CancellationToken::new(),
         streams: CancellationToken::new(),
         limit,
-        stall: Duration::from_secs(30),
     };
     let streams = shutdown.streams.clone();
     let router = Router::new()
@@ -44,10 +63,12 @@ async fn start_with(limit: Duration, places: usize) -> Running {
             get(|| async move { endless(async move { streams.cancelled().await }) }),
         )
         .route("/stubborn", get(|| async { endless(std::future::pending()) }))
-        .route("/echo", post(|body: String| async { body }));
+        .route("/echo", post(|body: String| async { body }))
+        .route("/refuse", post(|| async { StatusCode::UNAUTHORIZED }))
+        .route("/late", post(|| async { StatusCode::REQUEST_TIMEOUT }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let left = tokio::spawn(serve(listener, router, places, shutdown.clone()));
+    let left = tokio::spawn(serve(listener, router, places, bounds, shutdown.clone()));
     Running {
         address,
         shutdown,
@@ -85,6 +106,21 @@ async fn read_to(stream: &mut TcpStream, end: &str) -> String {
         text.push(read.unwrap_or_else(|error| panic!("{error} after {:?}", String::from_utf8_lossy(&text))));
     }
     String::from_utf8(text).unwrap()
+}
+
+/// Bytes of a body that are read though nobody needs them.
+const UNREAD: usize = 1 << 20;
+
+fn manners() -> Manners {
+    Manners {
+        keep_alive: KEEP_ALIVE,
+        rest: Rest {
+            bytes: UNREAD,
+            time: REST_TIME,
+        },
+        seat: None,
+        unread: Arc::default(),
+    }
 }
 
 const GET_POLITE: &str = "GET /polite HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -183,7 +219,7 @@ async fn a_connection_without_a_request_is_closed() {
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     let begun = tokio::time::Instant::now();
     client.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
-    connection(server, peer, Router::new(), CancellationToken::new()).await;
+    connection(server, peer, Router::new(), manners(), CancellationToken::new()).await;
     assert_eq!(begun.elapsed(), FIRST_HEAD);
 
     let (mut client, server) = tokio::io::duplex(4096);
@@ -192,6 +228,118 @@ async fn a_connection_without_a_request_is_closed() {
         .await
         .unwrap();
     let begun = tokio::time::Instant::now();
-    connection(server, peer, Router::new(), CancellationToken::new()).await;
-    assert_eq!(begun.elapsed(), NEXT_HEAD);
+    connection(server, peer, Router::new(), manners(), CancellationToken::new()).await;
+    assert_eq!(begun.elapsed(), KEEP_ALIVE);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_keeps_its_connections_for_longer_than_others_do() {
+    for (trusted, keeps) in [("127.0.0.0/8", true), ("", false)] {
+        let limits = Limits::new(LimitsOptions {
+            trusted_proxies: trusted.parse().unwrap(),
+            ..testing::limits()
+        });
+        let bounds = Bounds {
+            keep_alive: Duration::from_millis(100),
+            ..bounds()
+        };
+        let places = places(10).limit_addresses(10, limits);
+        let server = run(Duration::from_secs(60), places, bounds).await;
+        let mut stream = ask(server.address, "GET /peer HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        read_to(&mut stream, "127.0.0.1").await;
+        if keeps {
+            let ended = timeout(Duration::from_secs(1), stream.read_u8()).await;
+            assert!(ended.is_err(), "{ended:?}");
+        } else {
+            let ended = timeout(Duration::from_secs(60), stream.read(&mut [0])).await;
+            assert_eq!(ended.unwrap().unwrap(), 0);
+        }
+    }
+    // As long as the load balancers of clouds, which cannot be told otherwise, and longer.
+    assert!(KEEP_ALIVE_OF_PROXIES > Duration::from_secs(600) && KEEP_ALIVE > Duration::from_secs(60));
+}
+
+fn post_to(path: &str, length: usize) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn a_refusal_reads_the_body_that_nobody_needs_and_the_connection_goes_on() {
+    let server = start(Duration::from_secs(60)).await;
+    let mut stream = ask(server.address, &post_to("/refuse", UNREAD)).await;
+    for _ in 0..3 {
+        stream.write_all(&vec![b'x'; UNREAD]).await.unwrap();
+        let answer = read_to(&mut stream, "\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+        assert!(!answer.contains("connection:"), "{answer}");
+        stream
+            .write_all(post_to("/refuse", UNREAD).as_bytes())
+            .await
+            .unwrap();
+    }
+    // In chunks too, whose length nobody knows.
+    let chunk = format!("{:x}\r\n{}\r\n", 1000, "x".repeat(1000));
+    let head = "POST /refuse HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut stream = ask(server.address, head).await;
+    stream.write_all(chunk.repeat(100).as_bytes()).await.unwrap();
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    let answer = read_to(&mut stream, "\r\n\r\n").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 401") && !answer.contains("connection:"),
+        "{answer}"
+    );
+    stream
+        .write_all(b"GET /peer HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    read_to(&mut stream, "127.0.0.1").await;
+}
+
+#[tokio::test]
+async fn where_the_body_is_not_read_the_answer_says_that_the_connection_ends_and_is_not_lost() {
+    let server = start(Duration::from_secs(60)).await;
+    let chunked = "POST /refuse HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = format!("{:x}\r\n{}\r\n", 64 << 10, "x".repeat(64 << 10));
+    for (head, body) in [
+        // It says that it is larger.
+        (post_to("/refuse", 4 * UNREAD), vec![b'x'; 4 * UNREAD]),
+        // It is, and says nothing.
+        (chunked.to_owned(), chunk.repeat(64).into_bytes()),
+        // It was waited for already.
+        (post_to("/late", 1000), vec![b'x'; 1000]),
+    ] {
+        let mut stream = ask(server.address, &head).await;
+        // All of it is sent before the answer is looked for, as most clients do.
+        stream.write_all(&body).await.expect("it is taken");
+        let answer = read_to(&mut stream, "\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 40"), "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "an end, and no reset");
+    }
+    // Whoever waits for leave to send is told at once, and not asked to.
+    let head = post_to("/refuse", 1000).replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n");
+    let mut stream = ask(server.address, &head).await;
+    let answer = read_to(&mut stream, "\r\n\r\n").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 401") && answer.contains("connection: close"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_is_not_waited_for_without_end_and_its_connection_makes_room() {
+    let server = start_with(Duration::from_secs(60), 2).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(ask(server.address, &post_to("/refuse", 1000)).await);
+    }
+    let mut other = ask(server.address, "GET /peer HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    read_to(&mut other, "127.0.0.1").await;
+    let mut cut = held.remove(0);
+    assert_eq!(cut.read(&mut [0]).await.unwrap_or(0), 0, "it made room");
+    let answer = read_to(&mut held[0], "\r\n\r\n").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 401") && answer.contains("connection: close"),
+        "{answer}"
+    );
 }

@@ -1,7 +1,10 @@
 //! The limit on open files: raised, divided, and met without harm.
 
 use chat_tests::{
-    Database, Events, Kind, Problem, Server, eventually, free_port, metrics::metric, ok, on_each_database,
+    Database, Events, Kind, Problem, Server, eventually, free_port,
+    metrics::metric,
+    ok, on_each_database,
+    socketio::{SocketIo, Transport},
 };
 use serde_json::json;
 use tokio::{
@@ -67,19 +70,26 @@ on_each_database! {
         let mut stream = server.client("bob").events(None).await.unwrap();
         stream.named("ready", LIMIT).await;
         // Kept for when there is no place.
-        let alice = server.client("alice");
-        alice.send("bob", "before", None).await.unwrap();
+        let mut alice = SocketIo::connect(Transport::Websocket, &server.url(), &server.token("alice"), None)
+            .await
+            .unwrap();
+        let before = json!({"receiver_id": "bob", "text": "before"});
+        alice.ask("send", &before).await.unwrap();
 
-        // Whoever has asked once has a place for a good while. And then more than there are files, who say nothing.
+        // Streams, which are never idle. And then more than there are files, who say nothing.
+        let stream_of = |user| {
+            let token = server.token(user);
+            format!("GET /v1/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer {token}\r\n\r\n")
+        };
+        let ask = stream_of("mallory");
         let (mut crowd, mut have_asked) = (Vec::new(), 0);
         for _ in 0..places {
             let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
-            let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            let asked = stream.write_all(ask.as_bytes()).await;
             have_asked += usize::from(asked.is_ok() && stream.read_u8().await.is_ok());
             crowd.push(stream);
         }
-        // Bob and Alice have places, and whoever saw that the server is ready may have had one still: so many of the last
-        // ones find none, and may be cut before they have asked.
+        // Bob and Alice have places: so many of the last ones find none, and may be cut before they have asked.
         assert!(have_asked + 3 >= places, "{have_asked} of {places} were answered");
         for _ in 0..150 {
             crowd.push(TcpStream::connect(("127.0.0.1", server.port())).await.unwrap());
@@ -102,7 +112,8 @@ on_each_database! {
             assert!(metric(port, &name).await >= 1.0, "{door}");
         }
         // Who has a place goes on, the database included.
-        let sent = alice.send("bob", "in the crowd", None).await.unwrap();
+        let send = json!({"receiver_id": "bob", "text": "in the crowd"});
+        let sent = alice.ask("send", &send).await.unwrap()["result"].clone();
         let mut texts = Vec::new();
         while texts.last().is_none_or(|text| text != "in the crowd") {
             texts.push(stream.event(LIMIT).await["message"]["text"].clone());

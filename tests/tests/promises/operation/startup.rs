@@ -609,6 +609,7 @@ mod configuration {
             "CHAT_PING_INTERVAL_S",
             "CHAT_PING_TIMEOUT_S",
             "CHAT_STALL_TIMEOUT_S",
+            "CHAT_KEEP_ALIVE_S",
             "CHAT_CONNECTIONS_PER_USER",
             "CHAT_CONNECTIONS_PER_ADDRESS",
             "CHAT_TRUSTED_PROXIES",

@@ -107,7 +107,14 @@ async fn connections_that_are_cut_and_streams_that_are_closed_are_counted() {
     ];
     let (server, port) = start(&database, &settings).await;
     let cut = |reason: &str| format!(r#"chat_connections_cut_total{{reason="{reason}"}}"#);
-    for reason in ["stalled", "silent", "ping_timeout", "malformed", "flooded"] {
+    for reason in [
+        "stalled",
+        "silent",
+        "ping_timeout",
+        "malformed",
+        "flooded",
+        "made_room",
+    ] {
         assert_eq!(gauge(port, &cut(reason)).await, 0.0, "{reason}");
     }
     let large = "x".repeat(256 << 10);

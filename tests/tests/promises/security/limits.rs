@@ -507,7 +507,95 @@ async fn status_of(stream: &mut TcpStream, request: &str) -> Option<u16> {
     head.split(' ').nth(1)?.parse().ok()
 }
 
-/// Bytes that the log has grown by for each of some refused requests, all on one connection.
+/// Refused for want of a token where there is a place.
+const ASK: &str = "GET /v1/conversations HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// With a proxy's address, which is not limited, and without: what is idle makes room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_have_asked_and_say_nothing_keep_nobody_out() {
+    const PLACES: usize = 240;
+    for trusted in ["", "127.0.0.0/8"] {
+        let port = free_port();
+        let (_database, server) = start(&[
+            ("CHAT_CONNECTIONS", &PLACES.to_string()),
+            ("CHAT_TRUSTED_PROXIES", trusted),
+            ("CHAT_ADMIN_LISTEN", &format!("127.0.0.1:{port}")),
+        ])
+        .await;
+        let mut crowd = Vec::new();
+        for number in 0..2 * PLACES {
+            let mut stream = connect_from("127.0.0.1", server.port()).await;
+            // Each second one does not even ask.
+            if number % 2 == 0 {
+                assert_eq!(status_of(&mut stream, ASK).await, Some(401), "{number}");
+            }
+            crowd.push(stream);
+        }
+        for address in ["127.0.0.2", "127.0.0.3", "127.0.0.1"] {
+            let begun = Instant::now();
+            let mut stream = connect_from(address, server.port()).await;
+            assert_eq!(status_of(&mut stream, ASK).await, Some(401), "{address}");
+            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        }
+        let shown = shown_at(port).await;
+        assert!(value(&shown, r#"chat_connections_cut_total{reason="made_room"}"#) >= PLACES as f64);
+        let open = value(&shown, "chat_open_connections");
+        let most = if trusted.is_empty() {
+            PLACES / 2 + 2
+        } else {
+            PLACES
+        };
+        assert!(open <= most as f64, "{open} of {most}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_has_half_of_all_places_whatever_it_does_with_them() {
+    const PLACES: usize = 20;
+    let (_database, server) = start(&[
+        ("CHAT_CONNECTIONS", &PLACES.to_string()),
+        ("CHAT_TRUSTED_PROXIES", ""),
+    ])
+    .await;
+    let request = |user: &str| {
+        let token = server.token(user);
+        format!(
+            "GET /v1/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer {token}\r\n\r\n"
+        )
+    };
+    // Streams, and requests whose bodies do not come.
+    let body = format!(
+        "POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\
+         Authorization: Bearer {}\r\n\r\n",
+        server.token("mallory")
+    );
+    let mut held = Vec::new();
+    for number in 0..PLACES / 2 {
+        let mut stream = connect_from("127.0.0.1", server.port()).await;
+        if number % 2 == 0 {
+            assert_eq!(status_of(&mut stream, &request("mallory")).await, Some(200));
+        } else {
+            stream.write_all(body.as_bytes()).await.unwrap();
+        }
+        held.push(stream);
+    }
+    eventually("there is no other from there", LIMIT, || async {
+        let mut stream = connect_from("127.0.0.1", server.port()).await;
+        status_of(&mut stream, ASK).await == Some(503)
+    })
+    .await;
+    for number in 0..PLACES / 2 {
+        let mut stream = connect_from("127.0.0.2", server.port()).await;
+        assert_eq!(
+            status_of(&mut stream, &request("alice")).await,
+            Some(200),
+            "{number}"
+        );
+        held.push(stream);
+    }
+}
+
+/// Pipelined on one connection, with as much in each request as a head takes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_write_a_line_a_second_and_never_all_that_was_asked() {
     const REQUESTS: usize = 300;
