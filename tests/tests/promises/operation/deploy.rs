@@ -515,7 +515,7 @@ fn the_services_start_in_order_stop_in_peace_and_show_the_world_one_port() {
             (&json!(true), &json!(["ALL"]))
         );
         assert_eq!(
-            nginx.matches(&format!("server {name}:3000;")).count(),
+            nginx.matches(&format!("server {name}:3000 max_fails=0;")).count(),
             2,
             "both upstreams have {name}"
         );
