@@ -1,17 +1,19 @@
 /** The parts, put together: what `connect` gives. */
 import { ChatError } from './errors.js';
+import { featuresIn, fields } from './features.js';
 import { Ladder, TRANSPORTS } from './ladder.js';
-import { MarkBook } from './marks.js';
-import { mayPass, OutgoingQueue } from './outgoing.js';
+import { MarkBook, QuietReads } from './marks.js';
+import { OutgoingQueue } from './outgoing.js';
 import { PlaceKeeper, type Place } from './place.js';
 import { Pump } from './pump.js';
 import { Receipts } from './receipts.js';
 import { Rest } from './rest.js';
 import { Seats } from './seats.js';
-import { openStore } from './store.js';
+import { MemoryStore, openStore, Prompt } from './store.js';
 import { Tabs } from './tabs.js';
-import { Pause } from './time.js';
+import { Pause, within } from './time.js';
 import { Tokens } from './token.js';
+import { mayPass } from './tries.js';
 import type * as api from './types.js';
 import { readMessage, subjectOf, type Lost, type WireConversations, type WireEvent, type WireHistory } from './wire.js';
 
@@ -20,12 +22,19 @@ const TIMING: api.Timing = {
   answer: 15_000,
   silence: 10_000,
   poll: 25_000,
+  store: 5_000,
   retry: 500,
   retryMax: 30_000,
   climb: 10_000,
   climbMax: 300_000,
   stable: 30_000,
 };
+
+/** Milliseconds: what is meant to be for ever is long enough by this, and still a time that timers know. */
+const FOR_EVER = 1e9;
+
+/** How many failures of something that nothing goes on without are told as one. */
+const TOLD = 6;
 
 /** Begins at once; what comes first comes after this turn, so that `on` is in time. */
 export function connect(options: api.ConnectOptions): api.Chat {
@@ -37,6 +46,8 @@ type Handlers = { [E in keyof api.ChatEvents]: Set<api.ChatEvents[E]> };
 class Connected implements api.Chat {
   userId: string | undefined;
   status: api.Status = { state: 'connecting' };
+  features: readonly string[] = [];
+  receipts: Readonly<api.ReceiptSettings>;
 
   readonly #options: api.ConnectOptions;
   readonly #timing: api.Timing;
@@ -49,6 +60,8 @@ class Connected implements api.Chat {
   readonly #queue: OutgoingQueue;
   readonly #receipts: Receipts;
   readonly #marks = new MarkBook();
+  /** Read, and told to nobody. */
+  readonly #reads = new QuietReads();
   readonly #retry = new Pause();
   readonly #handlers: Handlers = {
     message: new Set(),
@@ -61,7 +74,9 @@ class Connected implements api.Chat {
   };
   #tabs: Tabs | undefined;
   #places: PlaceKeeper | undefined;
-  #store: api.Store | undefined;
+  readonly #store: Promise<api.Store>;
+  /** Why the store keeps nothing, since it has kept something. */
+  #storeError: api.Status['store'];
   #stored = false;
   #place: Place | undefined;
   #loaded = false;
@@ -70,7 +85,8 @@ class Connected implements api.Chat {
 
   constructor(options: api.ConnectOptions) {
     this.#options = options;
-    this.#timing = { ...TIMING, ...options.timing };
+    this.#timing = timingOf(options.timing);
+    this.receipts = { received: true, read: true, ...options.receipts };
     const { origin, pathname } = new URL(options.url);
     this.#url = origin + pathname.replace(/\/$/, '');
     this.#seats = new Seats(`chat-system ${this.#url}`);
@@ -79,18 +95,23 @@ class Connected implements api.Chat {
     const fetching = options.fetch ?? fetch.bind(globalThis);
     this.#rest = new Rest({ url: this.#url, tokens: this.#tokens, timing: this.#timing, fetch: fetching });
     const passable = () => this.#ladder?.passable ?? false;
+    const heardAt = () => this.#ladder?.heardAt ?? 0;
     this.#queue = new OutgoingQueue({
       timing: this.#timing,
       passable,
+      heardAt,
       command: (name, payload, byRest) => this.#command(name, payload, byRest),
       stateOf: (message) => this.#marks.stateOf(message),
       changed: (entry, discarded) => void this.#emit('outgoing', entry, discarded),
-      error: (error) => this.#error(error),
+      storeFailed: (cause) => this.#storeFailed(cause),
     });
     this.#receipts = new Receipts({
       timing: this.#timing,
       passable,
+      heardAt,
       command: (name, payload) => this.#command(name, payload),
+      quiet: (type, upTo) => (this.receipts[type] ? undefined : this.#quiet(type, upTo)),
+      error: (error) => this.#error(error),
     });
     this.#pump = new Pump({
       message: (message, event) => this.#message(message, event),
@@ -102,8 +123,9 @@ class Connected implements api.Chat {
     });
     this.#deaf = listen(
       () => this.#wake(),
-      () => this.#ladder?.refresh(),
+      () => this.#ladder?.renew(),
     );
+    this.#store = this.#openStore();
     this.#start(fetching).catch((cause) => this.#fault(cause));
   }
 
@@ -170,13 +192,18 @@ class Connected implements api.Chat {
     return this.#receipts.say('read', upTo);
   }
 
+  setReceipts(receipts: Partial<api.ReceiptSettings>): void {
+    this.receipts = { ...this.receipts, ...receipts };
+    this.#receipts.wake();
+  }
+
   authenticate(token: api.Token): void {
     this.#tokens.replace(token);
     this.#ladder?.again();
     this.#wake();
   }
 
-  async close(): Promise<void> {
+  async close({ forget = false }: { forget?: boolean } = {}): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     this.#deaf();
@@ -187,17 +214,43 @@ class Connected implements api.Chat {
     this.#say({ state: 'closed' });
     await this.#queue.close();
     await this.#places?.flush();
-    this.#tabs?.close();
-    this.#seats.close();
+    try {
+      if (forget) await this.#forget();
+    } catch (cause) {
+      throw new ChatError('store', 'what the store has of this user is still there', { cause });
+    } finally {
+      this.#tabs?.close();
+      this.#seats.close();
+    }
+  }
+
+  /** What the store has of this user. */
+  async #forget(): Promise<void> {
+    const store = await this.#store;
+    const scope = this.#scopeOf(this.userId);
+    if (scope === undefined) return;
+    await Promise.all((await store.keys(`${scope}/`)).map((key) => store.delete(key)));
+  }
+
+  /** Of each user his own: no id holds what stands between the parts of a key. */
+  #scopeOf(userId: string | undefined): string | undefined {
+    return userId === undefined ? undefined : `chat-system ${this.#url} ${encodeURIComponent(userId)}`;
   }
 
   // --- The beginning ---
+
+  async #openStore(): Promise<api.Store> {
+    // What it says comes after the turn of whoever called `connect`.
+    await undefined;
+    const store = await openStore(this.#options.store ?? 'memory', (cause) => this.#storeFailed(cause));
+    return store instanceof MemoryStore ? store : new Prompt(store, this.#timing.store, () => this.#storeWorks());
+  }
 
   async #start(fetching: typeof fetch): Promise<void> {
     // What comes first comes after the turn of whoever called `connect`.
     await undefined;
     const transports = this.#options.transports?.length ? this.#options.transports : TRANSPORTS;
-    const store = (this.#store = await openStore(this.#options.store ?? 'memory'));
+    const store = await this.#store;
     const home = await store.get(`chat-system ${this.#url}/transport`).catch(() => undefined);
     this.#ladder = new Ladder({
       url: this.#url,
@@ -210,14 +263,15 @@ class Connected implements api.Chat {
       prepare: () => this.#prepare(),
       cursor: () => this.#pump.cursor,
       forgetCursor: () => this.#forgetCursor(),
-      ready: (_, { cursor, user_id }) => {
+      ready: (_, { cursor, user_id, features }) => {
         this.userId ??= user_id;
+        this.features = featuresIn(features);
         this.#pump.push({ kind: 'step', cursor });
       },
       lost: (lost) => void this.#pump.push({ kind: 'lost', lost, cursor: lost.cursor }),
       delivery: (delivery) => this.#taken(itemOf(delivery as WireEvent)),
       room: () => this.#pump.room(),
-      held: (transport) => this.#kept(store.set(`chat-system ${this.#url}/transport`, transport)),
+      held: (transport) => void store.set(`chat-system ${this.#url}/transport`, transport).catch((cause) => this.#storeFailed(cause)),
       status: (status) => this.#say(status),
       error: (error) => this.#error(error),
     });
@@ -238,10 +292,12 @@ class Connected implements api.Chat {
       throw ChatError.of({ code: 'user_unknown', status: 400, title: detail });
     }
     this.#tokens.expect(this.userId);
-    const store = this.#store!;
-    const scope = `chat-system ${this.#url} ${this.userId}`;
-    const shared = typeof this.#options.store === 'string' && this.#options.store !== 'memory';
-    this.#tabs ??= new Tabs(scope, (tab) => this.#queue.adopt(tab), shared);
+    const store = await this.#store;
+    const scope = this.#scopeOf(this.userId)!;
+    const kind = this.#options.store;
+    // A store that fell back to memory has no other tabs either.
+    const shared = typeof kind === 'string' && store instanceof Prompt;
+    this.#tabs ??= new Tabs(`${scope} ${String(kind)}`, (tab) => this.#queue.adopt(tab), shared);
     const places = new PlaceKeeper(store, scope, this.#tabs.id, (cause) => this.#storeFailed(cause));
     try {
       const place = this.#options.load ? undefined : await places.load();
@@ -254,7 +310,13 @@ class Connected implements api.Chat {
       this.#pump.begin(this.#options.after ? { cursor: this.#options.after } : {});
     }
     this.#places = places;
-    await this.#queue.open({ scope, store, tabs: this.#tabs }).catch((cause) => this.#storeFailed(cause));
+    // What was given before a place that cannot be read is not known: that is lost like any other.
+    const unread = this.#storeError && !this.#place && !this.#options.load && !this.#options.after;
+    if (unread) this.#pump.push({ kind: 'lost', lost: { reason: 'store', oldest: 0 } });
+    const failed = (cause: unknown) => this.#storeFailed(cause);
+    await this.#reads.open(store, `${scope}/read/`, failed).catch(failed);
+    const opened = this.#queue.open({ scope, store, tabs: this.#tabs });
+    await within(this.#timing.answer, opened, () => new Error('what was left cannot be taken over in time')).catch(failed);
   }
 
   /** The server does not know the cursor that the store had: as lost as any. */
@@ -332,12 +394,38 @@ class Connected implements api.Chat {
 
   /** Somebody has received, and read, up to a `seq`. */
   #mark(conversation_id: string, user_id: string, received: number, read: number): void {
+    if (user_id === this.userId) this.#reads.told(conversation_id, read);
     this.#marks.move(conversation_id, user_id, received, read);
     this.#queue.marked(conversation_id, user_id, received, read);
   }
 
+  /** A mark that nobody is told of. What is not told as read may be told as received. */
+  #quiet(type: api.Receipt['type'], upTo: api.MessageRef): api.Marks {
+    const { conversation_id, _id } = upTo;
+    const user_id = this.userId ?? '';
+    const seq = upTo.seq ?? this.#pump.seqOf(conversation_id, _id);
+    if (seq !== undefined) this.#marks.move(conversation_id, user_id, seq, type === 'read' ? seq : 0);
+    if (type === 'read' && this.#reads.keep(seq === undefined ? { conversation_id, _id } : { conversation_id, _id, seq })) {
+      if (this.receipts.received) void this.#receipts.say('received', upTo);
+      if (seq !== undefined) this.#pump.push({ kind: 'task', run: async () => this.#quietReceipt(conversation_id, { _id, seq }) });
+    }
+    return this.#marks.of(conversation_id, user_id);
+  }
+
+  /** As if it had come from the server: whoever counts what is unread counts by this. */
+  async #quietReceipt(conversation_id: string, up_to: api.Receipt['up_to']): Promise<void> {
+    const user_id = this.userId ?? '';
+    const receipt: api.Receipt = { type: 'read', conversation_id, user_id, up_to };
+    const position = this.#place?.position ?? 0;
+    const occurred_at = new Date().toISOString();
+    const event = { position, type: 'receipt.read', conversation_id, actor_id: user_id, occurred_at, up_to };
+    await this.#emit('receipt', receipt, event);
+  }
+
   async #lost({ reason, oldest }: Pick<Lost, 'reason' | 'oldest'>): Promise<void> {
     this.#marks.clear();
+    // Of another log a mark would call something read that nobody has seen.
+    if (reason !== 'pruned' && reason !== 'store') this.#reads.clear();
     await this.#emit('reset', { reason, oldest });
     // After it was told, so that a crash before that tells it again.
     await this.#places?.forget().catch((cause) => this.#storeFailed(cause));
@@ -370,17 +458,17 @@ class Connected implements api.Chat {
   /** By the link where it carries commands, by REST otherwise. */
   async #command(name: string, payload: Record<string, unknown>, byRest = false): Promise<unknown> {
     const link = byRest ? undefined : this.#ladder?.link;
-    return link?.command ? link.command(name, payload) : this.#rest.command(name, payload);
+    const given = fields(name, payload, this.features);
+    return link?.command ? link.command(name, given) : this.#rest.command(name, given);
   }
 
   /** What only reads is asked for by REST where the link fails with it. */
   async #read(name: string, payload: Record<string, unknown>, byRest = false): Promise<unknown> {
-    const given = Object.fromEntries(Object.entries(payload).filter(([, value]) => value !== undefined));
     try {
-      return await this.#command(name, given, byRest);
+      return await this.#command(name, payload, byRest);
     } catch (error) {
       if (byRest || !(error instanceof ChatError) || error.status !== 0 || this.#closed) throw error;
-      return this.#rest.command(name, given);
+      return this.#command(name, payload, true);
     }
   }
 
@@ -393,6 +481,7 @@ class Connected implements api.Chat {
     const page = (await this.#read('conversations', query, byRest)) as WireConversations;
     for (const conversation of page.conversations) {
       if (conversation.last_message) readMessage(conversation.last_message);
+      this.#reads.correct(conversation, this.userId);
       this.#marks.conversation(conversation);
     }
     return page;
@@ -405,7 +494,8 @@ class Connected implements api.Chat {
         return await ask();
       } catch (cause) {
         const error = cause instanceof ChatError ? cause : new ChatError('network', 'it cannot be loaded', { cause });
-        if (!mayPass(error)) this.#error(error);
+        // Nothing goes on without it, whatever the status says.
+        if (!mayPass(error) || error.foreign || failures % TOLD === TOLD - 1) this.#error(error);
         await this.#retry.after(error, failures++, this.#timing);
       }
     }
@@ -436,17 +526,28 @@ class Connected implements api.Chat {
     if (!this.#closed) void this.#emit('error', error);
   }
 
+  /** Said once, until it has kept something again. */
   #storeFailed(cause: unknown): void {
-    this.#error(new ChatError('store', 'the store failed', { cause }));
+    if (this.#storeError || this.#closed) return;
+    this.#storeError = new ChatError('store', 'the store failed', { cause });
+    this.#error(this.#storeError);
+    this.#show(this.status);
   }
 
-  #kept(done: Promise<void>): void {
-    done.catch((cause) => this.#storeFailed(cause));
+  #storeWorks(): void {
+    if (!this.#storeError || this.#closed) return;
+    this.#storeError = undefined;
+    this.#show(this.status);
+    this.#queue.keep();
+  }
+
+  #show({ store: _, ...status }: api.Status): void {
+    this.status = this.#storeError ? { ...status, store: this.#storeError } : status;
+    void this.#emit('status', this.status);
   }
 
   #say(status: api.Status): void {
-    this.status = status;
-    void this.#emit('status', status);
+    this.#show(status);
     if (status.state !== 'connected') return;
     this.#queue.wake();
     this.#receipts.wake();
@@ -454,10 +555,10 @@ class Connected implements api.Chat {
   }
 
   #wake(): void {
-    this.#retry.cut();
+    this.#retry.end();
     this.#ladder?.wake();
-    this.#queue.wake();
-    this.#receipts.wake();
+    this.#queue.wake(true);
+    this.#receipts.wake(true);
   }
 }
 
@@ -470,19 +571,37 @@ function loadOptions(load: api.ConnectOptions['load']): api.LoadOptions {
   return typeof load === 'object' ? load : {};
 }
 
-/** A reason to try again: somebody looks at the page, or the network is back. Not everything has such events. */
-function listen(wake: () => void, online: () => void): () => void {
+function timingOf(given: Partial<api.Timing> = {}): api.Timing {
+  const timing = { ...TIMING };
+  for (const name of Object.keys(TIMING) as (keyof api.Timing)[]) {
+    const value = given[name];
+    if (typeof value === 'number' && value >= 0) timing[name] = Math.min(value, FOR_EVER);
+  }
+  return timing;
+}
+
+/**
+ * A reason to try again: somebody looks at the page, or the network is back. And a reason not to believe a connection that
+ * is there: another network, or a page that was frozen, in the back/forward cache too. Not everything has such events.
+ */
+function listen(wake: () => void, renew: () => void): () => void {
   const target = globalThis as Partial<Pick<EventTarget, 'addEventListener' | 'removeEventListener'>>;
   const page = typeof document === 'undefined' ? undefined : document;
-  const looked = () => page?.visibilityState === 'visible' && wake();
   const back = () => {
+    renew();
     wake();
-    online();
   };
-  target.addEventListener?.('online', back);
-  page?.addEventListener('visibilitychange', looked);
+  const looked = () => page?.visibilityState !== 'hidden' && wake();
+  const shown = (event: Partial<PageTransitionEvent>) => event.persisted && back();
+  const events: [typeof target | undefined, string, (event: Event) => unknown][] = [
+    [target, 'online', back],
+    [target, 'pageshow', shown],
+    [target, 'focus', looked],
+    [page, 'visibilitychange', looked],
+    [page, 'resume', back],
+  ];
+  for (const [on, name, handler] of events) on?.addEventListener?.(name, handler);
   return () => {
-    target.removeEventListener?.('online', back);
-    page?.removeEventListener('visibilitychange', looked);
+    for (const [on, name, handler] of events) on?.removeEventListener?.(name, handler);
   };
 }

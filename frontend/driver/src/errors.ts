@@ -1,3 +1,5 @@
+import { told } from './time.js';
+
 /** What is wrong with one part of a request; exactly one of `pointer`, `parameter` and `header` says which. */
 export interface FieldError {
   pointer?: string;
@@ -26,6 +28,7 @@ export interface Problem {
  * | `network` | no answer, or not to its end |
  * | `timeout` | no answer in time |
  * | `answer_invalid` | an answer that is not the server's: a proxy's, by its status |
+ * | `head_too_large` | a proxy refuses the head of every request: the token is too large for it |
  * | `token_unavailable` | the function that gets tokens failed |
  * | `user_unknown` | the token does not say whose it is, and `userId` is not given |
  * | `draft_invalid` | a message with neither or both of `text` and `data` |
@@ -41,7 +44,7 @@ export class ChatError extends Error {
   readonly code: string;
   /** The HTTP status that goes with the code; 0 where there was no answer. */
   readonly status: number;
-  /** Seconds after which the same may succeed. */
+  /** Seconds after which the same may succeed, as they were told. It is the library that bounds its own pauses. */
   readonly retryAfter: number | undefined;
   /** The whole refusal. */
   readonly problem: Problem | undefined;
@@ -63,7 +66,7 @@ export class ChatError extends Error {
     return new ChatError(code, detail ?? title ?? code, {
       status,
       problem,
-      ...(typeof retry_after === 'number' ? { retryAfter: retry_after } : {}),
+      ...withRetryAfter(told(retry_after, 0, Infinity)),
     });
   }
 
@@ -72,8 +75,18 @@ export class ChatError extends Error {
     return this.status === 0 ? this.code === 'network' || this.code === 'timeout' : this.status >= 500 || this.status === 429 || this.status === 408;
   }
 
+  /** What stands between refuses, and says nothing that makes it better by itself. */
+  get foreign(): boolean {
+    return !this.problem && this.status >= 400 && this.status < 500 && !this.temporary;
+  }
+
   /** Another token is needed. */
   get unauthorized(): boolean {
     return this.status === 401;
   }
+}
+
+/** As an option of `ChatError`. */
+export function withRetryAfter(retryAfter: number | undefined): { retryAfter?: number } {
+  return retryAfter === undefined ? {} : { retryAfter };
 }

@@ -29,6 +29,9 @@ const NO_SEAT = new ChatError('network', 'other tabs have the connections alread
 
 const CLOSED = new ChatError('closed', 'closed');
 
+/** Milliseconds from one word of the server that the token ends soon to the next one that is heeded. */
+const FRESH = 10_000;
+
 /** A rung that breaks so often, without having been stable between, is left. */
 const BREAKS = 3;
 
@@ -70,6 +73,14 @@ export class Ladder {
   #prepared = false;
   /** The last link was ended for want of room, which is nobody's fault. */
   #full = false;
+  /** A link is tried in the place of the current one. */
+  #renewing = false;
+  /** When the current link's token was last replaced because it ended soon. */
+  #freshened = -Infinity;
+  /** When a link that has ended had brought something last. */
+  #heardAt = 0;
+  /** What was last said about an answer that is not the server's, since there was a connection. */
+  #told = '';
   /** Where a new beginning is made. */
   #home: number;
   #climbs = 0;
@@ -86,6 +97,11 @@ export class Ladder {
     return this.#current?.over === false ? this.#current : undefined;
   }
 
+  /** When something came last, over any link. */
+  get heardAt(): number {
+    return Math.max(this.#heardAt, this.#current?.beganAt === undefined ? 0 : this.#current.heardAt);
+  }
+
   /** Requests are worth a try: there is a link, or there will be one as soon as the application has caught up. */
   get passable(): boolean {
     return this.link !== undefined || this.#full;
@@ -94,7 +110,6 @@ export class Ladder {
   /** There is another token. */
   again(): void {
     this.#stopped.cut();
-    this.#pause.end();
     this.wake();
     const { link } = this;
     if (link) void this.#freshen(link, true);
@@ -102,18 +117,31 @@ export class Ladder {
 
   /** There is a reason to hope: the network is back, somebody looks, another token. */
   wake(): void {
-    this.#pause.cut();
-    this.#current?.check();
+    this.#pause.end();
+    if (this.link?.overdue) this.renew();
     if (this.#climbing !== undefined) {
       this.#climbs = 0;
       this.#climbLater(this.#options.timing.retry);
     }
   }
 
-  /** Another network, perhaps, on which the connection is dead without knowing it: a new one takes over, if it can. */
-  refresh(): void {
-    const link = this.link;
-    if (link && !this.#closed) this.#open(link.transport, link.token);
+  /**
+   * The connection may be dead without knowing it: another network, or a page that was frozen. A new one takes over, if
+   * it can. If nothing comes of it the old one is not believed any more, unless something came over it meanwhile.
+   */
+  renew(): void {
+    const { link } = this;
+    if (!link || this.#closed || this.#renewing) return;
+    this.#renewing = true;
+    const since = Date.now();
+    this.#say({ state: 'connecting', transport: link.transport });
+    const fresh = this.#open(link.transport, link.token);
+    void Promise.race([fresh.began, fresh.ended]).then((error) => {
+      this.#renewing = false;
+      if (!error || link !== this.link) return;
+      if (link.heardAt < since) link.end(error);
+      else this.#say({ state: 'connected', transport: link.transport });
+    });
   }
 
   close(): void {
@@ -125,7 +153,7 @@ export class Ladder {
 
   async run(): Promise<void> {
     const { transports, timing, tokens } = this.#options;
-    /** Attempts in a row from which nothing came. */
+    /** Attempts in a row from which nothing came that lasted. */
     let failures = 0;
     /** The rungs that failed since one worked. */
     let failed = 0;
@@ -140,12 +168,17 @@ export class Ladder {
       if (link) rung = transports.indexOf(link.transport);
       if (this.#full) continue;
       const began = link?.beganAt;
-      if (began !== undefined) failures = failed = refused = 0;
+      const lasted = began !== undefined && Date.now() - began >= timing.stable;
+      if (lasted) failures = 0;
+      if (began !== undefined) failed = refused = 0;
 
       if (error.problem && error.unauthorized && refused === 0 && (tokens.renewable || (link && tokens.differs(link.token)))) {
         // A fresh one, once: a second refusal is about more than its age.
-        if (await this.#renew(link?.token)) refused++;
-        else await this.#wait(error, failures++);
+        const renewed = await this.#renew(link?.token);
+        if (renewed) refused++;
+        // One that was taken and ended, again and again, is worth no more than one that cannot be had.
+        if (!renewed || (began !== undefined && failures > 0)) await this.#wait(error, failures);
+        failures++;
       } else if (error.code === 'cursor_invalid' && (await this.#options.forgetCursor())) {
         // Begins anew.
       } else if (error.problem && !error.temporary) {
@@ -159,7 +192,7 @@ export class Ladder {
         failed = 0;
         await this.#wait(error, failures++);
       } else if (link && began !== undefined && !link.stalled) {
-        breaks = Date.now() - began >= timing.stable ? 1 : breaks + 1;
+        breaks = lasted ? 1 : breaks + 1;
         await this.#wait(error, breaks - 1);
         if (breaks >= BREAKS && rung + 1 < transports.length) {
           rung++;
@@ -234,7 +267,11 @@ export class Ladder {
         this.#full = true;
         link.end(new ChatError('network', 'there is no room for more'));
       },
-      expiring: (link) => void this.#freshen(link),
+      expiring: (link) => {
+        if (performance.now() - this.#freshened < FRESH) return;
+        this.#freshened = performance.now();
+        void this.#freshen(link);
+      },
     };
     const at: Opening = { url, token, timing, fetch, seats, on, after: cursor() };
     const link = openLink(transport, at);
@@ -248,6 +285,7 @@ export class Ladder {
     const old = this.#current;
     if (old === link) return;
     this.#current = link;
+    this.#told = '';
     if (old && !link.seat && link.transport !== 'websocket') {
       link.seat = old.seat;
       old.seat = undefined;
@@ -326,12 +364,16 @@ export class Ladder {
 
   async #wait(error: ChatError, failures: number): Promise<void> {
     const milliseconds = pauseAfter(error, failures, this.#options.timing);
+    const what = `${error.code} ${error.status}`;
+    if (error.foreign && this.#told !== what) this.#options.error(error);
+    this.#told = what;
     this.#say({ state: 'waiting', retryAt: Date.now() + milliseconds, error });
     await this.#pause.wait(milliseconds, error.retryAfter !== undefined);
   }
 
   /** There is no connection: nothing to climb from, and nothing that holds. */
   #rest(): void {
+    this.#heardAt = this.heardAt;
     for (const link of this.#links) link.end(CLOSED);
     this.#current = undefined;
     clearTimeout(this.#climbing);

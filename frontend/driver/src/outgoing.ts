@@ -2,15 +2,17 @@
  * The queue of what is on its way.
  *
  * A message goes out under one key until it is answered, in the order of its writing, one at a time: two in flight
- * would change places when the first one is told to come again. What is refused for good fails alone, and the queue goes
- * on; what passes by itself is waited for. The message's own event counts as an answer too, whichever comes first.
+ * would change places when the first one is told to come again. What is refused for good fails alone, and so does what
+ * was answered with a failure too often, and the queue goes on; what passes by itself is waited for. The message's own
+ * event counts as an answer too, whichever comes first.
  *
  * In the store each message has its key, under the user's scope: another user of the same browser never sends it.
  */
 import { ChatError } from './errors.js';
 import type { Tabs } from './tabs.js';
 import { randomKey } from './tabs.js';
-import { Pause } from './time.js';
+import { Pause, within } from './time.js';
+import { mayPass, Tries } from './tries.js';
 import type { Draft, Message, Outgoing, OutgoingState, Store, Timing } from './types.js';
 import { fromBase64, readMessage, toBase64 } from './wire.js';
 
@@ -18,11 +20,13 @@ export interface QueueOptions {
   timing: Timing;
   /** Whether it is worth a try. */
   passable(): boolean;
+  /** When a connection last brought anything, by the clock of this machine. */
+  heardAt(): number;
   /** Over the link, where it carries commands and there is nothing against it; else by REST. */
   command(name: string, payload: Record<string, unknown>, byRest: boolean): Promise<unknown>;
   stateOf(message: Message): OutgoingState;
   changed(entry: Outgoing, discarded: boolean): void;
-  error(error: ChatError): void;
+  storeFailed(cause: unknown): void;
 }
 
 /** Where it is kept, once it is known for whom. */
@@ -51,8 +55,8 @@ const ROOM = 10_000;
 /** Messages that are sent, whose marks are still of interest. */
 const SENT = 1000;
 
-/** A message that something between refuses so often in the same words, while there is a connection, is refused for good. */
-const FOREIGN = 6;
+/** Milliseconds that the bytes of a Blob may take to come; those of a file on a drive that is gone never do. */
+const READING = 60_000;
 
 class Entry implements Outgoing {
   state: OutgoingState = 'pending';
@@ -61,10 +65,11 @@ class Entry implements Outgoing {
   sent!: Promise<Message>;
   /** It may be with the server already. */
   tried = false;
-  /** How often something between has refused it in a row, with this status. */
-  foreign = { status: 0, times: 0 };
-  /** Written to the store. */
+  tries = new Tries();
+  /** Written to the store, or refused by it. */
   stored: Promise<void> = Promise.resolve();
+  /** The store has refused it. */
+  unkept = false;
   resolve!: (message: Message) => void;
   reject!: (error: ChatError) => void;
 
@@ -136,7 +141,8 @@ export class OutgoingQueue {
     }
     entry.stored = (async () => {
       try {
-        if (isBlob(data)) entry.data = new Uint8Array(await data.arrayBuffer());
+        const late = () => new Error('its bytes do not come');
+        if (isBlob(data)) entry.data = new Uint8Array(await within(READING, data.arrayBuffer(), late));
       } catch (cause) {
         this.#fail(entry, new ChatError('draft_invalid', 'the data cannot be read', { status: 400, cause }));
         return;
@@ -188,7 +194,7 @@ export class OutgoingQueue {
     const entry = this.#entries.get(key);
     if (entry?.state !== 'failed') return;
     entry.state = 'pending';
-    entry.foreign.times = 0;
+    entry.tries = new Tries();
     delete entry.error;
     entry.order = this.#next(Date.now());
     entry.await();
@@ -226,8 +232,17 @@ export class OutgoingQueue {
     }
   }
 
-  wake(): void {
-    this.#wake.cut();
+  /** The store takes something again: what it has refused is written once more. */
+  keep(): void {
+    for (const entry of this.#entries.values()) {
+      if (entry.unkept) entry.stored = entry.stored.then(() => this.#write(entry));
+    }
+  }
+
+  /** There is a connection; or, `firm`, a reason to hope that is stronger than what the server asked for. */
+  wake(firm = false): void {
+    if (firm) this.#wake.end();
+    else this.#wake.cut();
     void this.#work();
   }
 
@@ -236,7 +251,8 @@ export class OutgoingQueue {
     this.#wake.end();
     // Nobody who is not known has anything to keep.
     const stored = Promise.all([...this.#entries.values()].map((entry) => entry.stored));
-    if (this.#opened) await stored;
+    // Neither a file that does not come nor a store that does not answer keeps it open.
+    if (this.#opened) await within(this.#options.timing.store, stored, () => new Error('not in time')).catch(() => {});
     for (const entry of this.#entries.values()) entry.reject(new ChatError('closed', 'closed before it was sent'));
   }
 
@@ -244,34 +260,25 @@ export class OutgoingQueue {
     if (this.#working) return;
     this.#working = true;
     try {
-      for (let failures = 0; ; ) {
+      for (;;) {
         const entry = this.#first();
         if (!entry || this.#closed || !this.#options.passable()) return;
         try {
           // What broke the link the first time may be the message itself; a request is refused in so many words.
-          await this.#deliver(entry, failures > 0);
-          failures = 0;
+          await this.#deliver(entry, entry.tries.failures > 0);
         } catch (cause) {
           const error = cause instanceof ChatError ? cause : new ChatError('network', 'it was not sent', { cause });
           if (entry.state !== 'pending') continue;
-          if (!mayPass(error) || this.#refusedForGood(entry, error)) {
+          if (entry.tries.spent(error, this.#options.heardAt()) || !mayPass(error)) {
             this.#fail(entry, error);
             continue;
           }
-          await this.#wake.after(error, failures++, this.#options.timing);
+          await this.#wake.after(error, entry.tries.failures - 1, this.#options.timing);
         }
       }
     } finally {
       this.#working = false;
     }
-  }
-
-  /** A proxy's no to one body, again and again: what is behind it must not wait for ever. */
-  #refusedForGood({ foreign }: Entry, { problem, status, temporary, unauthorized }: ChatError): boolean {
-    const counts = !problem && status >= 400 && !temporary && !unauthorized && this.#options.passable();
-    foreign.times = counts ? (foreign.status === status ? foreign.times + 1 : 1) : 0;
-    foreign.status = status;
-    return foreign.times >= FOREIGN;
   }
 
   #first(): Entry | undefined {
@@ -332,7 +339,7 @@ export class OutgoingQueue {
     if (data !== undefined) stored.data = toBase64(data);
     if (contentType !== undefined) stored.contentType = contentType;
     if (error) stored.error = { code: error.code, message: error.message, status: error.status };
-    await this.#kept(home.store.set(prefix(home) + key, JSON.stringify(stored)));
+    entry.unkept = !(await this.#kept(home.store.set(prefix(home) + key, JSON.stringify(stored))));
   }
 
   async #forget(entry: Entry): Promise<void> {
@@ -343,22 +350,15 @@ export class OutgoingQueue {
   }
 
   /** A store that fails takes nothing with it but what it would have been needed for. */
-  async #kept(done: Promise<void>): Promise<void> {
+  async #kept(done: Promise<void>): Promise<boolean> {
     try {
       await done;
+      return true;
     } catch (cause) {
-      this.#options.error(new ChatError('store', 'the store failed', { cause }));
+      this.#options.storeFailed(cause);
+      return false;
     }
   }
-}
-
-/**
- * Whether the same command may be taken later. A token that is refused is the connection's business. What stands between
- * says no to a body that is too large for it, for good; whatever else it says will pass.
- */
-export function mayPass(error: ChatError): boolean {
-  if (error.temporary || error.unauthorized) return true;
-  return error.problem === undefined && ![400, 413, 422].includes(error.status);
 }
 
 function prefix({ scope }: Home): string {

@@ -77,6 +77,12 @@ export class Pump {
     if (!last || last.seq < message.seq) this.#remember(message);
   }
 
+  /** The `seq` of a message, if it is the last one of its conversation that is known. */
+  seqOf(conversation_id: string, _id: number): number | undefined {
+    const last = this.#last.get(conversation_id);
+    return last?._id === _id ? last.seq : undefined;
+  }
+
   close(): void {
     this.#closed = true;
     this.#queue = [];

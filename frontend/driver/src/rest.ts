@@ -2,7 +2,7 @@
 import { ChatError } from './errors.js';
 import type { Tokens } from './token.js';
 import type { Timing } from './types.js';
-import { refusal, toBase64 } from './wire.js';
+import { jsonOf, refusal, toBase64 } from './wire.js';
 
 export interface RestOptions {
   url: string;
@@ -93,14 +93,9 @@ export function carrying(bytes: number): number {
 /** The JSON of an answer; what refuses is thrown. `heard` is told of each piece of it. */
 export async function bodyOf(answer: Response, heard?: () => void): Promise<unknown> {
   const text = await textOf(answer, heard);
-  let body: unknown;
-  try {
-    body = JSON.parse(text);
-  } catch {
-    body = undefined;
-  }
+  const body = jsonOf(text);
   if (answer.ok && typeof body === 'object' && body !== null) return body;
-  throw refusal(answer.ok ? 502 : answer.status, body, answer.headers.get('Retry-After'));
+  throw refusal(answer.ok ? 502 : answer.status, body, answer.headers);
 }
 
 async function textOf(answer: Response, heard?: () => void): Promise<string> {

@@ -6,14 +6,22 @@
  * is a Web Lock, so that it is free again whatever becomes of its tab. Who has none asks without waiting: when a tab
  * with a connection says that something has happened, and now and then. The word is only a hint: what has happened
  * everybody asks the server, and checks in its own chain.
+ *
+ * It is the browser that is short of connections, whoever its users are and whatever keeps their messages. Programs are
+ * not, and have locks all the same, as Node 24 has: there everybody has a seat.
  */
+import { within } from './time.js';
+
 const SEATS = 3;
+
+/** Milliseconds: whether a lock is free is known at once, or never. */
+const LOCKS_LIMIT = 3000;
 
 /** Gives a seat back. */
 export type Seat = () => void;
 
 export class Seats {
-  readonly #locks = typeof navigator === 'undefined' ? undefined : (navigator.locks as LockManager | undefined);
+  readonly #locks = inBrowser() ? (navigator.locks as LockManager | undefined) : undefined;
   readonly #channel: BroadcastChannel | undefined;
   readonly #listeners = new Set<() => void>();
 
@@ -36,13 +44,18 @@ export class Seats {
   }
 
   #take(name: string): Promise<Seat | undefined> {
-    return new Promise((resolve) => {
+    const seat = new Promise<Seat | undefined>((resolve) => {
       const granted = (lock: Lock | null) => {
         if (!lock) return resolve(undefined);
         return new Promise<void>((release) => resolve(release));
       };
       // Where they may not be used (site data is blocked), they cannot be counted either.
       this.#locks!.request(name, { ifAvailable: true }, granted).catch(() => resolve(() => {}));
+    });
+    return within(LOCKS_LIMIT, seat, () => new Error('late')).catch(() => {
+      // It may still come.
+      void seat.then((late) => late?.());
+      return () => {};
     });
   }
 
@@ -70,4 +83,9 @@ export class Seats {
   close(): void {
     this.#channel?.close();
   }
+}
+
+/** A page or a worker: what has an address of its own. */
+function inBrowser(): boolean {
+  return typeof location === 'object' && typeof navigator === 'object';
 }

@@ -24,7 +24,7 @@ export class Tabs {
   readonly #end = new AbortController();
   readonly #known = new Set<string>();
 
-  /** `left` is called for each tab that is gone. */
+  /** `left` is called for each tab that is gone. Only a store that is `shared` has tabs. */
   constructor(
     private readonly scope: string,
     private readonly left: (tab: string) => Promise<void>,

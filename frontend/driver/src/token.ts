@@ -1,5 +1,6 @@
 /** The token: kept as long as it is good, and fetched once for all who need a fresh one at the same time. */
 import { ChatError } from './errors.js';
+import { within } from './time.js';
 import type { Token } from './types.js';
 import { subjectOf } from './wire.js';
 
@@ -47,24 +48,13 @@ export class Tokens {
     return this.#fetch();
   }
 
-  /** What never answers is asked again by whoever needs it then. */
-  async #within(source: () => string | Promise<string>): Promise<string> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new ChatError('token_unavailable', 'no token came in time')), this.limit);
-    });
-    try {
-      return await Promise.race([source(), late]);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
   #fetch(): Promise<string> {
     const source = this.#source;
     const fetching = (this.#fetching ??= (async () => {
       try {
-        const token = typeof source === 'function' ? await this.#within(source) : source;
+        // What never answers is asked again by whoever needs it then.
+        const late = () => new ChatError('token_unavailable', 'no token came in time');
+        const token = typeof source === 'function' ? await within(this.limit, (async () => source())(), late) : source;
         const user = subjectOf(token);
         if (this.#user !== undefined && user !== undefined && user !== this.#user) {
           throw ChatError.of({ code: 'token_user_mismatch', status: 403, title: "The token is another user's" });

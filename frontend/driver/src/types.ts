@@ -34,6 +34,8 @@ export interface ConnectOptions {
   load?: boolean | LoadOptions;
   /** Says `received` for each message of others by itself, once the handlers of `message` are done. Off by default. */
   autoReceived?: boolean;
+  /** What others are told of what was received and read here. Everything by default; `setReceipts` changes it later. */
+  receipts?: Partial<ReceiptSettings>;
   /** Whose token it is, where the token is no JWT that can be read, or cannot be had offline. */
   userId?: string;
   /** The rungs of the ladder, from the top. All four by default. */
@@ -53,6 +55,20 @@ export interface LoadOptions {
   messages?: number;
 }
 
+/**
+ * Which marks leave this machine. A kind that is off is told to nobody: whoever wrote sees `sent` in place of `delivered`,
+ * and `delivered` in place of `read`. What is unread is counted here all the same, with the marks that the store keeps;
+ * other devices do not know them.
+ *
+ * - `read` implies `received` for the server: without `received` a mark of `read` tells both.
+ * - A mark covers all that is before it: the first one that is told after it was switched on tells that too.
+ * - Whoever answers has read what was before the answer, and everybody sees the answer.
+ */
+export interface ReceiptSettings {
+  received: boolean;
+  read: boolean;
+}
+
 /** Milliseconds, all of them. */
 export interface Timing {
   /** From the first byte of a connection to its `ready`. 8,000. */
@@ -63,9 +79,11 @@ export interface Timing {
   silence: number;
   /** How long one poll waits for something to happen, at most 60,000. 25,000. */
   poll: number;
-  /** The first pause after a failure; doubled each time, with jitter. 500. */
+  /** How long a store may take for what it is asked. 5,000. */
+  store: number;
+  /** The first pause after a failure; doubled each time, with jitter, and longer where the server or a proxy asks for it. 500. */
   retry: number;
-  /** The longest such pause. 30,000. */
+  /** The longest such pause of its own accord; what others ask for is kept up to 60,000. 30,000. */
   retryMax: number;
   /** The first pause before a better rung is tried; doubled each time that it fails. 10,000. */
   climb: number;
@@ -180,7 +198,7 @@ export interface Draft {
 
 /**
  * `pending` until the server has it; `sent` then; `delivered` and `read` once the receiver says so, or
- * answers; `failed` if it was refused for good: `retry` or `discard` it.
+ * answers; `failed` if it was refused for good, or answered with a failure too often: `retry` or `discard` it.
  */
 export type OutgoingState = 'pending' | 'sent' | 'delivered' | 'read' | 'failed';
 
@@ -216,10 +234,12 @@ export interface Status {
   /** Milliseconds since the Unix epoch. */
   retryAt?: number;
   error?: ChatError;
+  /** Why the store keeps nothing at present: what is not sent yet, and the cursor, do not outlive this page or process. */
+  store?: ChatError;
 }
 
 export interface Reset {
-  /** `ahead`, `other_epoch`, `pruned`, or one of a newer server. */
+  /** `ahead`, `other_epoch`, `pruned`, or one of a newer server; here `cursor_invalid`, and `store` where it cannot be read. */
   reason: string;
   /** The first position that is still there. */
   oldest: number;
@@ -244,8 +264,8 @@ export interface ChatEvents {
   error: (error: ChatError) => unknown;
 }
 
-/** A message, or as much of it as a receipt needs. */
-export type MessageRef = Pick<Message, '_id' | 'conversation_id'>;
+/** A message, or as much of it as a receipt needs; `seq` where the mark is kept here, by which what is unread is counted. */
+export type MessageRef = Pick<Message, '_id' | 'conversation_id'> & Partial<Pick<Message, 'seq'>>;
 
 export interface Chat {
   /** Calls `handler` from now on, until the function that it returns is called. What comes first comes after this turn. */
@@ -254,6 +274,8 @@ export interface Chat {
   /** Whose chat it is, once it is known. */
   readonly userId: string | undefined;
   readonly status: Status;
+  /** What the server can do beyond the first version, by its last `ready`; nothing before that. */
+  readonly features: readonly string[];
   /** After the last thing that you were given, or a little before it, where a connection took over from another. Opaque. */
   readonly cursor: string | undefined;
 
@@ -275,13 +297,19 @@ export interface Chat {
   /** With the option `load`: loads again, in the place in the log where it is. */
   reload(): void;
 
-  /** Everything up to this message has been received; kept until the server has it. */
+  /** Everything up to this message has been received; kept until the server has it, or here where that is switched off. */
   received(upTo: MessageRef): Promise<Marks>;
   /** Everything up to this message has been read, and so received. */
   read(upTo: MessageRef): Promise<Marks>;
+  /** What others are told from now on, also of marks that still wait. */
+  setReceipts(receipts: Partial<ReceiptSettings>): void;
+  readonly receipts: Readonly<ReceiptSettings>;
 
   /** Another token, of the same user: goes on where it failed. */
   authenticate(token: Token): void;
-  /** Ends the connection; what is pending stays in the store. */
-  close(): Promise<void>;
+  /**
+   * Ends the connection; what is pending stays in the store. With `forget`, for signing out, nothing of this user does:
+   * ask before it, if there is something in `outgoing()`.
+   */
+  close(options?: { forget?: boolean }): Promise<void>;
 }

@@ -1,11 +1,14 @@
 /** What the server says, as it comes, and what becomes of it: bytes are `Uint8Array`, whatever carried them. */
-import { ChatError, type Problem } from './errors.js';
+import { ChatError, withRetryAfter, type Problem } from './errors.js';
+import { told } from './time.js';
 import type { ChatEvent, Conversation, Message } from './types.js';
 
 export interface Ready {
   cursor: string;
   user_id?: string;
   heartbeat_s?: number;
+  /** What it knows beyond the first version. */
+  features?: unknown;
 }
 
 export interface Lost {
@@ -70,21 +73,41 @@ export function problemIn(body: unknown): Problem | undefined {
   return typeof problem?.code === 'string' && typeof problem.status === 'number' ? (problem as Problem) : undefined;
 }
 
-/** What an answer that is no success says. */
-export function refusal(status: number, body: unknown, retryAfter?: string | null): ChatError {
+/** A body as JSON, or as it is where it is none. */
+export function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/** What an answer that is no success says: its JSON, or its text where it has none. */
+export function refusal(status: number, body: unknown, headers?: Pick<Headers, 'get'>): ChatError {
   const problem = problemIn(body);
   if (problem) return ChatError.of(problem);
-  const seconds = Number(retryAfter ?? NaN);
-  return new ChatError('answer_invalid', `an answer with status ${status} that is not the server's`, {
-    status,
-    ...(Number.isFinite(seconds) ? { retryAfter: seconds } : {}),
-  });
+  // Some have a status of their own for it, nginx has words.
+  if (status === 431 || (status === 400 && typeof body === 'string' && /(header|cookie)[^<]*too large/i.test(body))) {
+    const message = `what stands before the server takes no token of this size: status ${status}`;
+    return new ChatError('head_too_large', message, { status });
+  }
+  const retryAfter = headers && retryAfterIn(headers);
+  return new ChatError('answer_invalid', `an answer with status ${status} that is not the server's`, { status, ...withRetryAfter(retryAfter) });
+}
+
+/** Seconds, or a date: that by the clock of whoever wrote it, where it says what that is. */
+function retryAfterIn(headers: Pick<Headers, 'get'>): number | undefined {
+  const text = headers.get('Retry-After')?.trim() ?? '';
+  if (/^\d+(\.\d+)?$/.test(text)) return told(Number(text), 0, Infinity);
+  const date = (header: string) => (/ GMT$/.test(header) ? Date.parse(header) : NaN);
+  const now = date(headers.get('Date')?.trim() ?? '');
+  return told((date(text) - (Number.isNaN(now) ? Date.now() : now)) / 1000, 0, Infinity);
 }
 
 /** The last thing of a stream. */
 export function closing(frame: { code?: unknown; retry_after?: unknown }): ChatError {
   const code = typeof frame.code === 'string' ? frame.code : 'closing';
-  const retry_after = typeof frame.retry_after === 'number' ? frame.retry_after : 1;
+  const retry_after = told(frame.retry_after, 0, Infinity) ?? 1;
   const status = code === 'token_expired' ? 401 : 503;
   return ChatError.of({ code, status, title: `the server ends the stream: ${code}`, retry_after });
 }

@@ -1,7 +1,7 @@
 /** What the ladder does between the faults: up again, no gap, no double, and nothing that hangs for ever. */
-import { expect, test, vi } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 
-import type { Message } from '../src/index.js';
+import type { ConnectOptions, Message } from '../src/index.js';
 import { TRANSPORTS } from '../src/ladder.js';
 import { observe, scripted, shelf, until } from './support/observed.js';
 import { problem, tokenOf } from './support/scripted.js';
@@ -301,3 +301,117 @@ test('nothing is left of a chat that was closed', async () => {
   expect([server.tried.length, watched.messages]).toEqual([tried, []]);
   await expect(watched.chat.received({ _id: 1, conversation_id: 'alice,bob' })).rejects.toMatchObject({ code: 'closed' });
 });
+
+const NGINX = '<html><head><title>400 Request Header Or Cookie Too Large</title></head><body><center><h1>400 Bad Request</h1></center><center>Request Header Or Cookie Too Large</center></body></html>';
+
+/** What stands before the server refuses the head of every request that has the token in it. */
+function headsOf(status: number, body: string): typeof fetch {
+  return async () => new Response(body, { status, headers: { 'Content-Type': 'text/html' } });
+}
+
+test.each([
+  [400, NGINX, 'head_too_large'],
+  [431, '', 'head_too_large'],
+  [400, '<h1>Bad Request</h1>', 'answer_invalid'],
+  [403, '<h1>Forbidden</h1>', 'answer_invalid'],
+] as const)('a proxy that answers %i to every request is told, once, with its code, while it waits', async (status, body, code) => {
+  const server = await scripted();
+  for (const options of [{ transports: ['sse'] }, { transports: ['long-poll'] }, { load: true }] as const) {
+    const watched = observe(server, { ...options, fetch: headsOf(status, body) } as Partial<ConnectOptions>);
+    await until(() => watched.statuses.filter(({ state }) => state === 'waiting').length >= 3, 'it waits, again and again');
+    expect(watched.statuses.filter(({ state }) => state === 'waiting').at(-1)?.error).toMatchObject({ code, status });
+    expect(watched.errors.map(({ code, status }) => [code, status])).toEqual([[code, status]]);
+    await watched.chat.close();
+  }
+});
+
+test('a token that is too large for a proxy of polling is told too', async () => {
+  const server = await scripted();
+  const { createServer } = await import('node:http');
+  const nginx = createServer((request, response) => void request.resume().on('end', () => response.writeHead(400, { 'Content-Type': 'text/html' }).end(NGINX)));
+  await new Promise<void>((listening) => nginx.listen(0, '127.0.0.1', listening));
+  const { port } = nginx.address() as { port: number };
+  const watched = observe({ url: `http://127.0.0.1:${port}` }, { transports: ['polling'] });
+  await until(() => watched.errors.length > 0, 'it is told');
+  expect(watched.errors[0]).toMatchObject({ code: 'head_too_large', status: 400 });
+  await watched.chat.close();
+  nginx.closeAllConnections();
+  await new Promise((closed) => nginx.close(closed));
+  expect(server.tried).toEqual([]);
+});
+
+test('a page that cannot be loaded again is told, though the connection is there', async () => {
+  const server = await scripted();
+  let refuse = false;
+  const proxied: typeof fetch = async (url, init) => (refuse ? new Response(NGINX, { status: 400 }) : fetch(url, init));
+  const watched = observe(server, { load: true, transports: ['websocket'], fetch: proxied });
+  await watched.connected();
+  refuse = true;
+  watched.chat.reload();
+  await until(() => watched.errors.length > 0, 'it is told');
+  expect(watched.errors[0]!.code).toBe('head_too_large');
+  refuse = false;
+  await until(() => watched.loaded.length === 2, 'it is loaded again');
+});
+
+test("whether a token is still good is the server's to say, whatever the clock of this machine says", async () => {
+  const server = await scripted();
+  const token = `e30.${Buffer.from(JSON.stringify({ sub: 'alice', nbf: 4_000_000_000, exp: 1 })).toString('base64url')}.x`;
+  const watched = observe(server, { token });
+  await watched.connected();
+  expect(server.tokens).toEqual([token]);
+});
+
+/** A page that was in the back/forward cache, or frozen. */
+const RETURNS: [string, () => [EventTarget | undefined, Event]][] = [
+  ['comes back from the back/forward cache', () => [undefined, Object.assign(new Event('pageshow'), { persisted: true })]],
+  ['is not frozen any more', () => [document, new Event('resume')]],
+];
+
+describe.each(RETURNS)('a page that %s', (_, event) => {
+  test.each(TRANSPORTS)('has a new connection at once, over %s', (rung) =>
+    withEvents(async (target) => {
+      vi.stubGlobal('document', Object.assign(new EventTarget(), { visibilityState: 'visible' }));
+      const server = await scripted();
+      server.faults.set(rung, 'silent');
+      server.message('one');
+      const watched = observe(server, { after: 'e:0', transports: [rung], timing: { silence: 600_000, answer: 600_000 } });
+      await watched.gave(['one']);
+      server.message('two');
+      server.faults.clear();
+      watched.statuses.length = 0;
+      const [on, said] = event();
+      (on ?? target).dispatchEvent(said);
+      // It does not say that all is well before it is.
+      expect(watched.chat.status).toEqual({ state: 'connecting', transport: rung });
+      await watched.gave(['one', 'two']);
+      expect(watched.statuses.map(({ state }) => state)).toEqual(['connecting', 'connected']);
+      expect(watched.chat.status.transport).toBe(rung);
+      await watched.chat.close();
+    }));
+
+  test('and finds no network does not go on saying that it is connected', () =>
+    withEvents(async (target) => {
+      vi.stubGlobal('document', Object.assign(new EventTarget(), { visibilityState: 'visible' }));
+      const server = await scripted();
+      const watched = observe(server, { after: 'e:0', transports: ['polling'], timing: { ready: 1500, retry: 600_000, retryMax: 600_000, silence: 600_000 } });
+      await watched.connected();
+      server.hush();
+      server.faults.set('polling', 'hanging');
+      const [on, said] = event();
+      (on ?? target).dispatchEvent(said);
+      await until(() => watched.chat.status.state === 'waiting', 'it waits');
+      await watched.chat.close();
+    }));
+});
+
+test('a page that is shown for the first time has a connection already', () =>
+  withEvents(async (target) => {
+    const server = await scripted();
+    const watched = observe(server, { transports: ['websocket'] });
+    await watched.connected();
+    target.dispatchEvent(Object.assign(new Event('pageshow'), { persisted: false }));
+    expect(watched.chat.status.state).toBe('connected');
+    expect(server.tried.length).toBe(1);
+    await watched.chat.close();
+  }));

@@ -3,7 +3,8 @@ import { expect, test, vi } from 'vitest';
 
 import { TRANSPORTS } from '../src/ladder.js';
 import { observe, scripted, shelf, until } from './support/observed.js';
-import { problem, tokenOf, type Asked, type Recorded } from './support/scripted.js';
+import type { ChatError, Transport } from '../src/index.js';
+import { problem, tokenOf, type Asked, type Recorded, type Verdict } from './support/scripted.js';
 
 const text = ({ payload }: Asked) => payload['text'];
 
@@ -119,6 +120,114 @@ test('a message that a proxy refuses each time fails after a while, and does not
   await after.sent;
   expect(refused).toBeGreaterThan(2);
   expect(watched.chat.discard(poison.key)).toBe(true);
+});
+
+/** What becomes of one message of three, each time that it is sent, by whatever carries it. */
+const POISONS: [string, Transport, (init: RequestInit | undefined) => Response | undefined, Verdict][] = [
+  ['500 of the server', 'websocket', () => undefined, problem('internal', 500)],
+  ['500 of the server', 'sse', () => undefined, problem('internal', 500)],
+  ['503 of the server', 'websocket', () => undefined, problem('overloaded', 503, { retry_after: 0 })],
+  ['429 of the server', 'sse', () => undefined, problem('rate_limited', 429, { retry_after: 0 })],
+  ['401 of the server', 'sse', () => undefined, problem('token_invalid', 401)],
+  ['500 of a proxy', 'sse', () => new Response('<h1>Error</h1>', { status: 500 }), undefined],
+  ['502 of a proxy', 'sse', () => new Response('<h1>Bad Gateway</h1>', { status: 502 }), undefined],
+  ['502 of a proxy', 'long-poll', () => new Response('<h1>Bad Gateway</h1>', { status: 502 }), undefined],
+  ['401 of a proxy', 'long-poll', () => new Response('<h1>Unauthorized</h1>', { status: 401 }), undefined],
+  ['403 of a proxy', 'long-poll', () => new Response('<h1>Forbidden</h1>', { status: 403 }), undefined],
+  ['200 of a proxy, without a message', 'sse', () => new Response('<h1>Welcome</h1>'), undefined],
+];
+
+test.each(POISONS)('a message that always gets %s fails alone after a bounded number of tries, and those behind it go on, over %s', async (_, rung, proxied, verdict) => {
+  const server = await scripted();
+  let tried = 0;
+  server.judge = (asked) => (text(asked) === 'poison' ? (tried++, verdict) : undefined);
+  const proxy: typeof fetch = async (url, init) => {
+    const answer = String(init?.body).includes('poison') ? proxied(init) : undefined;
+    if (answer) tried++;
+    return answer ?? fetch(url, init);
+  };
+  const watched = observe(server, { transports: [rung], fetch: proxy });
+  const [before, poison, ...after] = ['before', 'poison', 'after', 'later'].map((text) => watched.chat.send({ to: 'bob', text }));
+  const reason = await poison!.sent.catch((error: ChatError) => error);
+  expect(reason).toMatchObject({ name: 'ChatError' });
+  expect(poison!.error).toBe(reason);
+  await Promise.all([before!, ...after].map(({ sent }) => sent));
+  expect(server.log.map(({ message }) => message?.text)).toEqual(['before', 'after', 'later']);
+  expect(tried).toBeGreaterThanOrEqual(10);
+  expect(tried).toBeLessThanOrEqual(50);
+  // It is not gone: whoever wants to may try it again.
+  expect(watched.chat.outgoing()).toEqual([poison]);
+  watched.chat.retry(poison!.key);
+  expect(poison!.state).toBe('pending');
+});
+
+test('a message whose body breaks polling each time is refused in so many words by REST, however often the connection comes back between', async () => {
+  const server = await scripted();
+  server.judge = (asked) => {
+    if (text(asked) !== 'poison') return undefined;
+    server.cut();
+    return 'hang';
+  };
+  let refused = 0;
+  const proxy: typeof fetch = async (url, init) => {
+    if (!String(init?.body).includes('poison')) return fetch(url, init);
+    refused++;
+    return new Response('<h1>Forbidden</h1>', { status: 403 });
+  };
+  const watched = observe(server, { transports: ['polling'], fetch: proxy, timing: { stable: 1 } });
+  const poison = watched.chat.send({ to: 'bob', text: 'poison' });
+  const after = watched.chat.send({ to: 'bob', text: 'after' });
+  await expect(poison.sent).rejects.toMatchObject({ code: 'answer_invalid', status: 403 });
+  await after.sent;
+  expect(refused).toBe(10);
+});
+
+test('a message that ends the connection each time it is tried, with no answer anywhere, does not stop the others for ever', async () => {
+  const server = await scripted();
+  let tried = 0;
+  server.judge = (asked) => {
+    if (text(asked) !== 'poison') return undefined;
+    tried++;
+    server.cut();
+    return 'hang';
+  };
+  const watched = observe(server, { transports: ['websocket'], timing: { stable: 0 } });
+  const poison = watched.chat.send({ to: 'bob', text: 'poison' });
+  const after = watched.chat.send({ to: 'bob', text: 'after' });
+  await expect(poison.sent).rejects.toMatchObject({ code: 'network' });
+  await after.sent;
+  expect(tried).toBeLessThanOrEqual(52);
+});
+
+test('a network that is away costs a message no tries, however often', async () => {
+  const server = await scripted();
+  server.heartbeat = 300;
+  // The stream does not know it yet, and says nothing.
+  server.faults.set('sse', 'silent');
+  let tried = 0;
+  const away: typeof fetch = async (url, init) => {
+    if (init?.method !== 'POST') return fetch(url, init);
+    tried++;
+    throw new TypeError('fetch failed');
+  };
+  const watched = observe(server, { transports: ['sse'], fetch: away, timing: { retry: 1, retryMax: 2 } });
+  const one = watched.chat.send({ to: 'bob', text: 'one' });
+  await until(() => tried > 60, 'it is tried');
+  expect(one.state).toBe('pending');
+});
+
+test('a mark that always gets 500 is given up, told, and does not stop the others', async () => {
+  const server = await scripted();
+  const one = server.message('one');
+  const other = server.message('other', { conversation_id: 'alice,carol', sender_id: 'carol' });
+  let tried = 0;
+  server.judge = ({ name, payload }) => (name === 'receipt' && payload['up_to'] === one._id ? (tried++, problem('internal', 500)) : undefined);
+  const watched = observe(server);
+  const bad = watched.chat.read(one);
+  expect((await watched.chat.read(other)).read_seq).toBe(1);
+  await expect(bad).rejects.toMatchObject({ code: 'internal', status: 500 });
+  expect(tried).toBe(10);
+  expect(watched.errors.map(({ code }) => code)).toEqual(['internal']);
 });
 
 test.each(['websocket', 'sse'] as const)('a large message has the time that its bytes take, over %s', async (rung) => {

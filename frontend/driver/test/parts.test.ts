@@ -3,12 +3,12 @@ import { expect, test } from 'vitest';
 
 import { ChatError } from '../src/errors.js';
 import { connect } from '../src/index.js';
-import { backoff, Pause, pauseAfter } from '../src/time.js';
+import { backoff, Pause, pauseAfter, told } from '../src/time.js';
 import { fromBase64, refusal, subjectOf, toBase64 } from '../src/wire.js';
 import { atEnd, Observed, QUICK } from './support/observed.js';
 import { tokenOf } from './support/scripted.js';
 
-test('a pause is cut short by a reason to hope, but not one that the server asked for', async () => {
+test('a connection cuts a pause short, but not one that the server asked for; a reason to hope cuts both', async () => {
   const pause = new Pause();
   const order: string[] = [];
   const soft = pause.wait(600_000).then(() => order.push('soft'));
@@ -28,8 +28,27 @@ test('pauses double up to their limit, with chance in them, and are never shorte
     expect(pause >= full / 2 && pause <= full).toBe(true);
   }
   expect(new Set(Array.from({ length: 50 }, () => backoff(3, 500, 30_000))).size).toBeGreaterThan(1);
-  const told = pauseAfter(new ChatError('overloaded', '', { status: 503, retryAfter: 2 }), 9, QUICK);
-  expect(told >= 2000 && told <= 2400).toBe(true);
+  const asked = pauseAfter(new ChatError('overloaded', '', { status: 503, retryAfter: 2 }), 9, QUICK);
+  expect(asked >= 2000 && asked <= 2400).toBe(true);
+  for (const retryAfter of [61, 3600, 2_147_484, 1e300, Infinity]) {
+    const asked = pauseAfter(new ChatError('overloaded', '', { status: 503, retryAfter }), 0, QUICK);
+    expect(asked >= 60_000 && asked <= 72_000).toBe(true);
+  }
+});
+
+test('a time that somebody else tells is kept within its limits, or is none', () => {
+  for (const [said, is] of [[0, 1], [0.001, 1], [15, 15], [300, 300], [301, 300], [1e300, 300], [Infinity, 300]] as const) expect(told(said, 1, 300)).toBe(is);
+  for (const said of [-1, NaN, -Infinity, undefined, null, '5', {}, []]) expect(told(said, 1, 300)).toBeUndefined();
+});
+
+test('a date to come back at is read by the clock of whoever wrote it', () => {
+  const at = (headers: Record<string, string>) => refusal(503, '', new Headers(headers)).retryAfter;
+  const date = 'Tue, 01 Dec 2026 10:00:00 GMT';
+  expect(at({ 'Retry-After': 'Tue, 01 Dec 2026 10:00:07 GMT', Date: date })).toBe(7);
+  expect(at({ 'Retry-After': date, Date: 'Tue, 01 Dec 2026 10:00:07 GMT' })).toBeUndefined();
+  const soon = at({ 'Retry-After': new Date(Date.now() + 60_000).toUTCString() })!;
+  expect(soon > 55 && soon <= 60).toBe(true);
+  for (const said of ['', '-1', 'NaN', 'soon', '1e3', '0x10', '2026']) expect([said, at({ 'Retry-After': said })]).toEqual([said, said === '2026' ? 2026 : undefined]);
 });
 
 test('bytes survive base64, however many', () => {
@@ -51,7 +70,7 @@ test('the user of a token is read, and what is no token is nobody', () => {
 test('what is refused has the code of the server, and what a proxy says is told apart', () => {
   const problem = { code: 'content_too_large', status: 413, title: 'Too large', detail: 'the limit is 3', request_id: 'r' };
   expect(refusal(413, problem)).toMatchObject({ code: 'content_too_large', status: 413, message: 'the limit is 3', temporary: false });
-  expect(refusal(502, '<html>', '7')).toMatchObject({ code: 'answer_invalid', status: 502, retryAfter: 7, temporary: true, problem: undefined });
+  expect(refusal(502, '<html>', new Headers({ 'Retry-After': '7' }))).toMatchObject({ code: 'answer_invalid', status: 502, retryAfter: 7, temporary: true, problem: undefined });
   expect(refusal(503, { code: 'starting', status: 503, title: 's', retry_after: 1 })).toMatchObject({ retryAfter: 1, temporary: true });
 });
 

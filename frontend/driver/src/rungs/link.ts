@@ -11,6 +11,7 @@
 import { ChatError } from '../errors.js';
 import type { Seat, Seats } from '../seats.js';
 import type { Timing, Transport } from '../types.js';
+import { told } from '../time.js';
 import type { Delivery, Lost, Ready } from '../wire.js';
 
 export interface Opening {
@@ -33,6 +34,12 @@ export interface LinkEvents {
   /** The token ends soon, and the link with it. */
   expiring(link: Link): void;
 }
+
+/** Seconds: the heartbeat of a server that names none, and what is believed of one that does. */
+const HEARTBEAT = { usual: 15, least: 1, most: 300 };
+
+/** Milliseconds that a timer is late by after the machine slept, and not before. */
+const SLEPT = 5000;
 
 /** How often a link asks again from where it was, before it has taken a step. */
 const BREAKS = 3;
@@ -94,9 +101,14 @@ export abstract class Link {
     this.seat?.();
   }
 
-  /** The machine slept, or has changed its network: what should have come meanwhile decides. */
-  check(): void {
-    if (Date.now() - this.#heard > this.#limit) this.#silent();
+  /** When something came last, by the clock of this machine. */
+  get heardAt(): number {
+    return this.#heard;
+  }
+
+  /** Something should have come long ago: perhaps the machine slept. */
+  get overdue(): boolean {
+    return Date.now() - this.#heard > this.#limit;
   }
 
   /** From now on something comes within this time, again and again, or the link ends. */
@@ -112,7 +124,8 @@ export abstract class Link {
   }
 
   #silent(): void {
-    this.stalled = true;
+    // Whatever passed while the machine slept, or the page was frozen, is not the transport's fault.
+    this.stalled = Date.now() - this.#heard < this.#limit + SLEPT;
     this.end(new ChatError('timeout', `nothing came over ${this.transport} for ${this.#limit} ms`));
   }
 
@@ -132,7 +145,8 @@ export abstract class Link {
     this.chain = cursor;
     this.beganAt ??= Date.now();
     this.#begin();
-    this.listen((heartbeat_s ?? 15) * 1000 + this.at.timing.silence);
+    const { usual, least, most } = HEARTBEAT;
+    this.listen((told(heartbeat_s, least, most) ?? usual) * 1000 + this.at.timing.silence);
   }
 
   /** One step. False if it is not the next one; a chain that stays broken ends the link. */

@@ -1,10 +1,12 @@
 /**
  * The long poll: passes wherever a request passes. The first one does not wait, to see at once whether it works. Where
  * a wait is cut off or swallowed, by a proxy with a short patience, the next one is half as long; and whoever has no seat
- * (see `seats`) does not wait at all, but asks when there is a hint, and now and then.
+ * (see `seats`) does not wait at all, but asks when there is a hint, and now and then. An answer that has nothing and did
+ * not wait for it, as a cache gives, or `more` of nothing, is no reason to ask again at once.
  */
 import { ChatError } from '../errors.js';
 import { bodyOf, Limit } from '../rest.js';
+import { backoff } from '../time.js';
 import type { EventPage, Lost } from '../wire.js';
 import { Link, type Opening } from './link.js';
 
@@ -13,6 +15,8 @@ const HALVINGS = 4;
 
 export class PollLink extends Link {
   readonly #stop = new AbortController();
+  /** Whether the last answer brought anything. */
+  #brought = false;
 
   constructor(at: Opening) {
     super('long-poll', at);
@@ -28,8 +32,10 @@ export class PollLink extends Link {
     let wait = 0;
     let longest = timing.poll;
     const shortest = longest / 2 ** HALVINGS;
-    for (;;) {
+    for (let idle = 0; ; ) {
       let more = false;
+      const asked = performance.now();
+      this.#brought = false;
       try {
         more = await this.#poll(wait);
       } catch (error) {
@@ -38,6 +44,8 @@ export class PollLink extends Link {
         longest = longest / 2 < shortest ? 0 : longest / 2;
         more = true;
       }
+      if (this.#brought || (!more && performance.now() - asked >= wait / 2)) idle = 0;
+      else await seats.listen(backoff(idle++, timing.retry, timing.retryMax), this.#stop.signal);
       if (!this.seat) await this.#sit();
       if (this.over) return;
       wait = more || !this.seat ? 0 : longest;
@@ -86,6 +94,7 @@ export class PollLink extends Link {
     const named = this.chain !== undefined && this.chain !== '' && this.chain !== '0';
     if (this.beganAt === undefined) this.ready({ cursor: named ? this.chain! : (events[0]?.prev ?? cursor) });
     this.heard();
+    this.#brought = events.length > 0;
     for (const event of events) {
       if (!this.follow(event)) return true;
     }

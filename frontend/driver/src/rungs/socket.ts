@@ -6,7 +6,7 @@ import { io, type Socket } from 'socket.io-client';
 
 import { ChatError } from '../errors.js';
 import { carrying } from '../rest.js';
-import { closing, problemIn, refusal } from '../wire.js';
+import { closing, jsonOf, problemIn, refusal } from '../wire.js';
 import type { Delivery, Lost, Ready } from '../wire.js';
 import { Link, type Opening } from './link.js';
 
@@ -97,11 +97,6 @@ function whyNot(error: Error & { data?: unknown; description?: unknown; context?
   if (problem) return ChatError.of(problem);
   const { description: status, context } = error;
   if (typeof status !== 'number' || status < 400) return new ChatError('network', error.message, { cause: error });
-  let body: unknown;
-  try {
-    body = JSON.parse((context as { responseText: string }).responseText);
-  } catch {
-    body = undefined;
-  }
-  return refusal(status, body);
+  const { responseText = '' } = (context ?? {}) as { responseText?: string };
+  return refusal(status, jsonOf(responseText));
 }

@@ -8,7 +8,7 @@ import type { Chat, ChatError, ConnectOptions, Loaded, Message, Outgoing, Receip
 import { Scripted, tokenOf } from './scripted.js';
 
 /** Short enough for tests that wait for a limit, long enough for a machine that does other things too. */
-export const QUICK = { ready: 3000, answer: 3000, silence: 3000, poll: 3000, retry: 5, retryMax: 40, climb: 60_000, climbMax: 60_000, stable: 60_000 };
+export const QUICK = { ready: 3000, answer: 3000, silence: 3000, poll: 3000, store: 3000, retry: 5, retryMax: 40, climb: 60_000, climbMax: 60_000, stable: 60_000 };
 
 /** Of each test its own: some run beside each other. */
 const ends = new AsyncLocalStorage<(() => Promise<unknown>)[]>();

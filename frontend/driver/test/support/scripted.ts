@@ -79,7 +79,12 @@ export class Scripted {
   epoch = 'e';
   /** What stands before every path. */
   prefix = '';
-  retryAfter = 0.05;
+  retryAfter: number = 0.05;
+  /** What `ready` says, as JSON can say it. */
+  heartbeat: unknown = HEARTBEAT / 1000;
+  features: unknown;
+  /** What every stream ends with as soon as it was ready. */
+  last: { code: string; retry_after: unknown } | undefined;
   /** Milliseconds until a command is answered. */
   delay = 0;
   /** Positions that are lost on the wire, once each for a rung. */
@@ -124,6 +129,11 @@ export class Scripted {
   /** What goes out of its own accord, to whoever listens. */
   say(name: string, frame: object): void {
     for (const feed of [...this.#feeds]) feed.write(name, frame);
+  }
+
+  /** Every stream that is open stays so, and brings nothing any more. */
+  hush(): void {
+    for (const feed of [...this.#feeds]) feed.stop();
   }
 
   /** The last word of every stream, and its end. */
@@ -502,7 +512,15 @@ class Feed {
     const cursor = after === undefined || after === '' || after === '0' ? server.cursorOf(this.#position) : after;
     this.#prev = cursor;
     if (lost) this.write('reset', { cursor, reason: 'other_epoch', oldest: 1 });
-    else this.write('ready', { cursor, head: server.log.length, user_id: 'alice', heartbeat_s: HEARTBEAT / 1000 });
+    else {
+      const { heartbeat: heartbeat_s, features } = server;
+      this.write('ready', { cursor, head: server.log.length, user_id: 'alice', heartbeat_s, ...(features === undefined ? {} : { features }) });
+    }
+    if (server.last) {
+      this.write('closing', server.last);
+      this.stop();
+      return void setTimeout(() => this.finish(), 1);
+    }
     this.#beat = setInterval(() => this.#heartbeat(), HEARTBEAT);
     this.pump();
   }
