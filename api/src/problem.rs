@@ -30,6 +30,7 @@ use utoipa::ToSchema;
 
 use crate::wire::terms;
 
+pub(crate) use self::refusals::has_own_line;
 pub use self::{
     code::Code,
     extract::{Json, Path, Query, parse_json, read_body},

@@ -28,7 +28,7 @@ mod upgrade;
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{
@@ -58,7 +58,7 @@ use crate::{
     auth::Caller,
     limits::{self, ClientAddress},
     metrics::{self, Cut},
-    problem::{Code, Problem, ProblemBody, read_body},
+    problem::{Code, Problem, ProblemBody, has_own_line, read_body},
     state::AppState,
     wire::{NewMessage, terms},
 };
@@ -170,8 +170,6 @@ pub(crate) struct Connection {
 struct Connecting {
     decoder: Decoder,
     phase: Phase,
-    /// When a refused login of this connection was logged last.
-    logged: Option<Instant>,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -334,28 +332,29 @@ fn begin(app: AppState, admitted: Result<(Caller, After), Problem>, transport: A
     }
 }
 
-/// Between two lines about refused logins of one connection: who tries without a pause does not fill the log.
-const LOGIN_LOG_PAUSE: Duration = Duration::from_secs(1);
-
 /// A line as that of a refused request: on this door logins are packets, and no request is refused.
 fn log_refused_login(transport: &Transport, command: &str, code: Code) {
-    let now = Instant::now();
-    let last = transport.data.lock().logged;
-    if last.is_some_and(|last| now.duration_since(last) < LOGIN_LOG_PAUSE) {
-        return;
-    }
-    transport.data.lock().logged = Some(now);
-    let client = transport.req_parts.extensions.get::<ClientAddress>();
-    let client = client.map(|ClientAddress(address)| tracing::field::display(address));
+    let address = transport.req_parts.extensions.get::<ClientAddress>();
+    let address = address.map(|ClientAddress(address)| *address);
+    let client = address.map(tracing::field::display);
     let (status, code) = (code.status().as_u16(), code.as_str());
-    tracing::info!(
-        door = "socket_io",
-        command,
-        status,
-        code,
-        client.address = client,
-        "refused"
-    );
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                door = "socket_io",
+                command,
+                status,
+                code,
+                client.address = client,
+                "refused"
+            )
+        };
+    }
+    if address.is_none_or(|address| has_own_line(address, Some(code))) {
+        line!(info);
+    } else {
+        line!(debug);
+    }
 }
 
 /// What is sent before there is a session finds the buffer empty, unless the client asks without end.

@@ -32,7 +32,7 @@ struct Sum {
 }
 
 /// Whether this refusal has a line of its own. If not, it is counted in a line that comes.
-pub(super) fn has_own_line(address: IpAddr, code: Option<&'static str>) -> bool {
+pub(crate) fn has_own_line(address: IpAddr, code: Option<&'static str>) -> bool {
     match SUMS.add(address, code) {
         Some(key) => {
             tokio::spawn(sum_up(key));
