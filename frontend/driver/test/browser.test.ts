@@ -166,3 +166,83 @@ test.each(['websocket', 'polling', 'sse', 'long-poll'])('in a web worker, over %
   expect(await text).toBe('from a worker');
   await bob.gave(['from a worker']);
 });
+
+test.each([
+  ['websocket', {}],
+  ['polling', { websocket: 'refused' }],
+  ['sse', { socketIo: 'refused' }],
+  ['long-poll', { socketIo: 'refused', holdsBack: 65536 }],
+] as const)('a page that was left and is come back to hears at once what it missed, by %s', IN_A_BROWSER, async (transport, rules) => {
+  const { server, proxy, tab } = await site();
+  proxy.rules = rules;
+  proxy.files.set('/elsewhere', { type: 'text/html', body: '<!doctype html><title>elsewhere</title>' });
+  // The usual patience with silence: what comes sooner is not owed to it.
+  const page = await tab({ after: '0', store: 'indexeddb', timing: { ready: 3000 } });
+  await until(async () => (await state(page)) === `connected ${transport}`, 'it is connected');
+  await page.evaluate(() => {
+    window.addEventListener('pageshow', ({ persisted }) => given.push(`persisted ${persisted}`));
+  });
+  const bob = observe(server, { token: tokenFor('bob') });
+  await page.goto(`${proxy.url}/elsewhere`);
+  await bob.chat.send({ to: 'alice', text: 'meanwhile' }).sent;
+  const since = Date.now();
+  // A page out of the cache is not loaded again.
+  await page.goBack({ waitUntil: 'commit' });
+  await until(async () => (await things(page)).includes('persisted true'), 'it is the same page');
+  await until(async () => (await things(page)).includes('meanwhile'), 'it is given');
+  expect(Date.now() - since).toBeLessThan(8000);
+  await bob.chat.send({ to: 'alice', text: 'now' }).sent;
+  await until(async () => (await things(page)).at(-1) === 'now', 'it is live');
+});
+
+test('a transaction of another page that never ends stops nothing, and that is said until it ends', IN_A_BROWSER, async () => {
+  const { server, tab } = await site();
+  const other = await tab({ store: 'indexeddb', userId: 'alice' });
+  await until(async () => (await state(other)).startsWith('connected'), 'it is connected');
+  await other.evaluate(
+    () =>
+      new Promise<void>((begun) => {
+        const opening = indexedDB.open('chat-system');
+        opening.onsuccess = () => {
+          const table = opening.result.transaction('values', 'readwrite').objectStore('values');
+          // A request after the other keeps it open.
+          const on = () => {
+            if (!('over' in globalThis)) table.get('x').onsuccess = on;
+          };
+          on();
+          begun();
+        };
+      }),
+  );
+  const page = await tab({ store: 'indexeddb', timing: { store: 1000 } });
+  await until(async () => (await state(page)).startsWith('connected'), 'it is connected');
+  expect(await page.evaluate(() => chat.status.store?.code)).toBe('store');
+  const bob = observe(server, { token: tokenFor('bob'), after: '0' });
+  await page.evaluate(() => chat.send({ to: 'bob', text: 'without a store' }).sent);
+  await bob.gave(['without a store']);
+  await other.evaluate(() => void Object.assign(globalThis, { over: true }));
+  await page.evaluate(() => chat.send({ to: 'bob', text: 'with it again' }).sent);
+  await until(() => page.evaluate(() => chat.status.store === undefined), 'it keeps things again');
+  await page.evaluate(() => chat.close());
+});
+
+test('a later version of the database is not blocked, and cleared data is no end of it', IN_A_BROWSER, async () => {
+  const { context, proxy, tab } = await site();
+  const page = await tab({ store: 'indexeddb', after: '0' });
+  await until(async () => (await state(page)).startsWith('connected'), 'it is connected');
+  const devtools = await context.newCDPSession(page);
+  await devtools.send('Storage.clearDataForOrigin', { origin: proxy.url, storageTypes: 'indexeddb' });
+  proxy.rules = { offline: true };
+  proxy.cut();
+  await page.evaluate(() => void chat.send({ to: 'bob', text: 'kept' }));
+  await until(async () => (await kept(page)) === 1, 'it is kept');
+  const version = await page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        const later = indexedDB.open('chat-system', 2);
+        later.onblocked = () => resolve('blocked');
+        later.onsuccess = () => resolve(later.result.version);
+      }),
+  );
+  expect(version).toBe(2);
+});

@@ -21,6 +21,8 @@ export async function browser(): Promise<{ context: BrowserContext; newPage(): P
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium',
     args: [...FLAGS, ...QUIET],
+    // As browsers have it.
+    ignoreDefaultArgs: ['--disable-back-forward-cache'],
     timeout: LIMIT,
   });
   context.setDefaultTimeout(LIMIT);
