@@ -91,7 +91,7 @@ test.each(['websocket', 'polling', 'sse'] as const)('what the server can do is w
   expect(watched.chat.features).toEqual(['rooms', 'edits']);
   // Another node, of an older version.
   server.features = undefined;
-  server.cut();
+  server.dismiss('shutdown', 0);
   await until(() => watched.chat.features.length === 0, 'it knows no more');
 });
 
