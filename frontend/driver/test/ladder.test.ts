@@ -394,8 +394,11 @@ describe.each(RETURNS)('a page that %s', (_, event) => {
     withEvents(async (target) => {
       vi.stubGlobal('document', Object.assign(new EventTarget(), { visibilityState: 'visible' }));
       const server = await scripted();
+      // No heartbeats: after the message nothing is on its way any more.
+      server.faults.set('polling', 'silent');
+      server.message('one');
       const watched = observe(server, { after: 'e:0', transports: ['polling'], timing: { ready: 1500, retry: 600_000, retryMax: 600_000, silence: 600_000 } });
-      await watched.connected();
+      await watched.gave(['one']);
       server.hush();
       server.faults.set('polling', 'hanging');
       const [on, said] = event();
