@@ -160,12 +160,14 @@ class Connected implements api.Chat {
     return this.#marks.stateOf(message);
   }
 
-  async *history(query: { with: string; before?: number; limit?: number }): AsyncGenerator<api.HistoryPage, void, void> {
-    let before = query.before;
+  async *history(query: { with: string; before?: number; after?: number; limit?: number }): AsyncGenerator<api.HistoryPage, void, void> {
+    let { before, after } = query;
     for (let more = true; more; ) {
-      const page = await this.#historyPage({ ...query, before });
-      before = page.messages.at(-1)?._id;
-      more = page.more && before !== undefined;
+      const page = await this.#historyPage({ ...query, before, after });
+      const last = page.messages.at(-1)?._id;
+      if (query.after === undefined) before = last;
+      else after = last;
+      more = page.more && last !== undefined;
       yield page;
     }
   }
@@ -472,7 +474,7 @@ class Connected implements api.Chat {
     }
   }
 
-  async #historyPage(query: { with: string; before?: number | undefined; limit?: number }, byRest = false): Promise<api.HistoryPage> {
+  async #historyPage(query: { with: string; before?: number | undefined; after?: number | undefined; limit?: number }, byRest = false): Promise<api.HistoryPage> {
     const page = (await this.#read('history', query, byRest)) as WireHistory;
     return { messages: page.messages.map(readMessage), more: page.next !== null };
   }

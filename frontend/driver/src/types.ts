@@ -175,9 +175,9 @@ export interface Loaded {
 }
 
 export interface HistoryPage {
-  /** The newest first. */
+  /** The newest first; with `after` the oldest first. */
   messages: Message[];
-  /** There are older ones. */
+  /** There are older ones; with `after` newer ones. */
   more: boolean;
 }
 
@@ -290,8 +290,11 @@ export interface Chat {
   /** `sent`, `delivered` or `read`, for a message of one's own, by the receipts and conversations seen so far. */
   stateOf(message: Message): 'sent' | 'delivered' | 'read';
 
-  /** Pages of a conversation, the newest first. A page may hold what comes as an event too: `_id` tells. */
-  history(query: { with: string; before?: number; limit?: number }): AsyncGenerator<HistoryPage, void, void>;
+  /**
+   * Pages of a conversation, the newest first; with `after` (an `_id`) from the message behind it on, the oldest first. A
+   * page may hold what comes as an event too: `_id` tells.
+   */
+  history(query: { with: string; before?: number; after?: number; limit?: number }): AsyncGenerator<HistoryPage, void, void>;
   /** All conversations, the newest first, from the one before which `before` says (an `_id`). */
   conversations(query?: { before?: number; limit?: number }): AsyncGenerator<Conversation, void, void>;
   /** With the option `load`: loads again, in the place in the log where it is. */

@@ -231,7 +231,7 @@ test('it says received by itself, for the messages of others, once they were giv
   expect(server.log.filter(({ type }) => type === 'receipt.received').map(({ up_to }) => up_to!.seq)).toEqual([1, 3]);
 });
 
-test('history goes back page by page, conversations one by one', async () => {
+test('history goes back and forth page by page, conversations one by one', async () => {
   const server = await scripted();
   for (let index = 1; index <= 5; index++) server.message(`${index}`);
   for (const peer of ['carol', 'dave']) server.message(peer, { conversation_id: `alice,${peer}`, sender_id: peer });
@@ -245,6 +245,12 @@ test('history goes back page by page, conversations one by one', async () => {
   ]);
   const before = (await chat.history({ with: 'bob', before: 3, limit: 9 }).next()).value!;
   expect(before.messages.map(({ text }) => text)).toEqual(['2', '1']);
+  const forward: [(string | undefined)[], boolean][] = [];
+  for await (const { messages, more } of chat.history({ with: 'bob', after: 1, limit: 2 })) forward.push([messages.map(({ text }) => text), more]);
+  expect(forward).toEqual([
+    [['2', '3'], true],
+    [['4', '5'], false],
+  ]);
   const peers: (string | null)[] = [];
   for await (const { with: peer } of chat.conversations({ limit: 1 })) peers.push(peer);
   expect(peers).toEqual(['dave', 'carol', 'bob']);

@@ -390,6 +390,31 @@ test('a message of an earlier life that was recorded is not recorded again', asy
   expect(server.log.length).toBe(1);
 });
 
+test('with forget nothing of the user stays in the store, however far it has come, and what is others’ does', async () => {
+  const server = await scripted();
+  const store = shelf();
+  const keys = (user: string) => [...store.values.keys()].filter((key) => key.includes(` ${user}/`));
+  server.judge = (asked) => (text(asked) === 'bad' ? problem('content_empty', 422) : 'hang');
+  const carol = observe(server, { store, token: tokenOf('carol') });
+  carol.chat.send({ to: 'bob', text: 'hers' });
+  await until(() => keys('carol').length > 0, 'hers is stored');
+  await carol.chat.close();
+  // One that an earlier life has left, one that is refused, one that is on its way, one behind it.
+  const earlier = observe(server, { store });
+  earlier.chat.send({ to: 'bob', text: 'of an earlier life' });
+  await until(() => keys('alice').some((key) => key.includes('/outgoing/')), 'it is stored');
+  await earlier.chat.close();
+  const { chat } = observe(server, { store });
+  for (const text of ['bad', 'on its way', 'behind it']) chat.send({ to: 'bob', text });
+  await until(() => keys('alice').filter((key) => key.includes('/outgoing/')).length === 4, 'all are stored');
+  await chat.close({ forget: true });
+  expect(keys('alice')).toEqual([]);
+  expect(keys('carol')).not.toEqual([]);
+  expect([...store.values.values()].join()).toContain('hers');
+  // Also where it was closed before.
+  await chat.close({ forget: true });
+});
+
 test('another user of the same store neither sees nor sends it', async () => {
   const server = await scripted();
   const store = shelf();
