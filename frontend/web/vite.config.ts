@@ -24,6 +24,9 @@ function compressed(): Plugin {
   };
 }
 
+/** The oldest browsers that the page is for: of autumn 2020. What else they lack is in `src/browser.ts`. */
+const TARGET = ['es2020', 'chrome87', 'edge87', 'firefox83', 'safari14'];
+
 const server = process.env['SERVER_URL'] ?? 'http://127.0.0.1:3000';
 
 export default defineConfig({
@@ -35,10 +38,10 @@ export default defineConfig({
     // Not `dist` itself: that folder is in the repository, for the build script that watches it.
     outDir: 'dist/page',
     emptyOutDir: true,
-    target: 'es2022',
+    target: TARGET,
     modulePreload: { polyfill: false },
-    // What is in a file may be cached for ever, and needs no `data:` in the page's policy.
-    assetsInlineLimit: 0,
+    // What is in a file may be cached for ever. The marks of messages are needed when nothing can be fetched any more.
+    assetsInlineLimit: (file) => file.includes('/marks/'),
   },
   server: {
     proxy: Object.fromEntries(

@@ -62,16 +62,28 @@ export function statusInWords(status: Status): string {
   }
 }
 
-const format = (options: Intl.DateTimeFormatOptions) => {
+/** In the reader's language; in figures where the browser does not know it, or where it is no time at all. */
+const format = (options: Intl.DateTimeFormatOptions, figures: (date: Date) => string) => {
   let made: Intl.DateTimeFormat | undefined;
-  return (seconds: number) => (made ??= new Intl.DateTimeFormat(undefined, options)).format(seconds * 1000);
+  return (seconds: number): string => {
+    const date = new Date(seconds * 1000);
+    if (Number.isNaN(date.getTime())) return '';
+    try {
+      return (made ??= new Intl.DateTimeFormat(undefined, options)).format(date);
+    } catch {
+      return figures(date);
+    }
+  };
 };
-const clock = format({ hour: 'numeric', minute: '2-digit' });
-const weekday = format({ weekday: 'long' });
-const date = format({ day: 'numeric', month: 'long' });
-const dateWithYear = format({ day: 'numeric', month: 'long', year: 'numeric' });
-const shortDate = format({ day: '2-digit', month: '2-digit', year: '2-digit' });
-export const whole = format({ dateStyle: 'full', timeStyle: 'medium' });
+const two = (number: number) => String(number).padStart(2, '0');
+const clockFigures = (date: Date) => `${two(date.getHours())}:${two(date.getMinutes())}`;
+const dateFigures = (date: Date) => `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+const clock = format({ hour: 'numeric', minute: '2-digit' }, clockFigures);
+const weekday = format({ weekday: 'long' }, dateFigures);
+const date = format({ day: 'numeric', month: 'long' }, dateFigures);
+const dateWithYear = format({ day: 'numeric', month: 'long', year: 'numeric' }, dateFigures);
+const shortDate = format({ day: '2-digit', month: '2-digit', year: '2-digit' }, dateFigures);
+export const whole = format({ dateStyle: 'full', timeStyle: 'medium' }, (date) => `${dateFigures(date)} ${clockFigures(date)}`);
 
 export const timeOfDay = (seconds: number): string => clock(seconds);
 

@@ -69,12 +69,16 @@ test('elsewhere one signs in with a token, and is told what is wrong with it', a
   const { page } = tab;
   expect(await page.getByRole('button', { name: /user id/ }).count()).toBe(0);
   const field = page.getByLabel('Token', { exact: true });
-  for (const bad of ['', 'nonsense', token('alice', -60)]) {
+  for (const bad of ['', 'nonsense', 'a.b.c']) {
     await field.fill(bad);
     await field.press('Enter');
     await until(() => page.getByRole('alert').innerText()).toContain('That is no token');
   }
-  // One that only the server can tell from a good one.
+  // Those that only the server can tell from good ones.
+  await field.fill(token('alice', -3600));
+  await field.press('Enter');
+  await until(() => tab.connection.innerText()).toContain('Your time is over');
+  await page.getByRole('button', { name: 'Sign in again' }).click();
   await field.fill(`${token('alice')}x`);
   await field.press('Enter');
   await until(() => tab.connection.innerText()).toContain('does not know this token');
@@ -389,6 +393,12 @@ for (const scheme of ['light', 'dark'] as const) {
       await page.locator('[data-files]').setInputFiles({ name: 'large.bin', mimeType: '', buffer: randomBytes(1_000_001) });
       await page.locator('.composer .failure span').waitFor();
       await check(tab, 'what was refused');
+      if (!phone) {
+        await page.getByRole('button', { name: 'Sign out' }).click();
+        await page.getByRole('dialog', { name: 'Sign out?' }).waitFor();
+        await check(tab, 'signing out with something unsent');
+        await page.keyboard.press('Escape');
+      }
       await page.getByRole('button', { name: /enlarge/ }).click();
       await page.getByRole('dialog').waitFor();
       await check(tab, 'a picture');

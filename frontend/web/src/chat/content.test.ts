@@ -70,14 +70,86 @@ describe('links', () => {
     ['see https://example.com/a?b=c#d.', 'https://example.com/a?b=c#d'],
     ['(https://example.com)', 'https://example.com'],
     ['https://en.example.org/wiki/A_(b)', 'https://en.example.org/wiki/A_(b)'],
+    ['(see https://en.example.org/wiki/A_(b).)', 'https://en.example.org/wiki/A_(b)'],
+    ['[x](https://e.com/[1])', 'https://e.com/[1]'],
     ['<https://example.com>', 'https://example.com'],
     ['HTTP://EXAMPLE.COM!', 'HTTP://EXAMPLE.COM'],
+    ['https://e.com/a,b;c:d!e?f*g', 'https://e.com/a,b;c:d!e?f*g'],
+    ['**https://e.com/foo**', 'https://e.com/foo'],
+    ['http://[::1]:8080/x', 'http://[::1]:8080/x'],
+    ['https://example.com:8443.', 'https://example.com:8443'],
+    // What stands around it in other languages belongs to the text, before a path, in it and after it.
+    ['https://e.com/foo。次', 'https://e.com/foo'],
+    ['https://e.com。次', 'https://e.com'],
+    ['请看https://e.com/foo，谢谢', 'https://e.com/foo'],
+    ['（https://e.com/foo）', 'https://e.com/foo'],
+    ['「https://e.com/foo」と', 'https://e.com/foo'],
+    ['https://e.com/foo？', 'https://e.com/foo'],
+    ['“https://e.com/foo”', 'https://e.com/foo'],
+    ['„https://e.com/foo“', 'https://e.com/foo'],
+    ['‘https://e.com/foo’', 'https://e.com/foo'],
+    ['«https://example.com»', 'https://example.com'],
+    ['« https://example.com/a »', 'https://example.com/a'],
+    ['»https://example.com«', 'https://example.com'],
+    ['‹https://example.com›', 'https://example.com'],
+    ['https://e.com/foo—and', 'https://e.com/foo'],
+    ['https://e.com—and', 'https://e.com'],
+    ['https://e.com/foo…', 'https://e.com/foo'],
+    ['https://e.com/foo؟', 'https://e.com/foo'],
+    ['https://e.com/foo।', 'https://e.com/foo'],
+    ['https://e.com|next', 'https://e.com'],
+    ['https://e.com｜next', 'https://e.com'],
+    ['https://e.com/\u200bnext', 'https://e.com/'],
+    // Letters of all scripts belong to it.
+    ['https://ja.example.org/wiki/日本', 'https://ja.example.org/wiki/日本'],
+    ['https://ca.example.org/wiki/Col·lecció.', 'https://ca.example.org/wiki/Col·lecció'],
+    ['https://münchen.example/straße', 'https://münchen.example/straße'],
   ])('%s', (text, link) => {
     expect(links(text)).toEqual([link]);
   });
 
-  test.each(['javascript:alert(1)', 'data:text/html,x', 'xhttps://a', 'https://', 'ftp://example.com', 'www.example.com'])('%s is none', (text) => {
+  test.each([
+    'javascript:alert(1)',
+    'data:text/html,x',
+    'xhttps://a',
+    'https://',
+    'ftp://example.com',
+    'www.example.com',
+    // It would lead elsewhere than a reader sees.
+    'https://example.com@evil.example/',
+    'https://example.com:pass@evil.example/',
+    'https://example%2ecom/',
+    'https:///evil.example/',
+    'https://0x7f.1/',
+    'https://[1::0:0]/',
+  ])('%s is none', (text) => {
     expect(links(text)).toEqual([]);
+  });
+
+  test('each leads to the host that is written in it', () => {
+    const around = [...'«»‹›„“”‚‘’。、，．！？：；（）「」『』【】…—–·|｜⁄⁠​‮@:%\\^`{}[]<>"\'*~=+&$#!?/;,._- \t\n\u00a0\u3000\u0000\ud83d'];
+    for (const char of around) {
+      for (const text of [`${char}https://example.com${char}`, `https://example.com${char}evil.example/`, `https://example.com/a${char}b`]) {
+        for (const { text: seen, href } of pieces(text)) {
+          if (href === undefined) continue;
+          const host = /^https:\/\/([^/?#\\:]*)/.exec(seen)?.[1] ?? '';
+          if (/^[\x20-\x7e]*$/.test(host)) expect(new URL(href).hostname, text).toBe(host);
+          expect(seen, text).toBe(href);
+        }
+      }
+    }
+  });
+
+  test('a text of any form takes no time', () => {
+    const many = 250_000;
+    const texts = ['.', ')', '(', ').', '*', 'a.', '@', '次', '。'].flatMap((part) => [
+      `https://e.com/${part.repeat(many)}x`,
+      `https://${part.repeat(many)}`,
+      `https://e.com/${part.repeat(many)}`,
+    ]);
+    const begin = performance.now();
+    for (const text of texts) expect(pieces(text).map((piece) => piece.text).join('')).toBe(text);
+    expect(performance.now() - begin).toBeLessThan(5000);
   });
 
   test('nothing of the text is lost', () => {

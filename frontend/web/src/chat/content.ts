@@ -79,15 +79,23 @@ export interface Piece {
   href?: string;
 }
 
+/**
+ * What may be a web address in a text. Quotes, brackets, dashes and stops of other scripts than Latin end it wherever they
+ * stand, because in an address they are written as `%…`; so does what cannot be seen. Letters of all scripts belong to it.
+ */
+const ADDRESS =
+  /\bhttps?:\/\/(?:[!#-&(-;=?-_a-z{-~]|(?![\p{Ps}\p{Pe}\p{Pi}\p{Pf}\p{Pd}\p{Cc}\p{Cs}\p{Z}\u200b\u200e\u200f\u2028-\u202f\u2060-\u206f\ufeff]|(?!\u00b7)\p{Po})[^\u0000-\u007f])+/giu;
+const HOST = /^(?:[\p{L}\p{M}\p{N}._-]+|\[[0-9a-f:.]+\])(?::\d+)?/iu;
+/** What a sentence has after an address. */
+const AFTER = '.,;:!?*';
+
 /** A text in pieces, those that are web addresses apart. Only http and https: nothing else leads anywhere. */
 export function pieces(text: string): Piece[] {
   const found: Piece[] = [];
   let from = 0;
-  for (const match of text.matchAll(/\bhttps?:\/\/[^\s<>"'`\u0000-\u001f\u202a-\u202e\u2066-\u2069]+/gi)) {
-    let address = match[0].replace(/[.,;:!?…]+$/, '');
-    // A bracket at the end belongs to it only if it opens in it.
-    while (/[)\]}]$/.test(address) && !balanced(address)) address = address.slice(0, -1).replace(/[.,;:!?…]+$/, '');
-    if (!URL.canParse(address)) continue;
+  for (const match of text.matchAll(ADDRESS)) {
+    const address = addressIn(match[0]);
+    if (address === null) continue;
     if (match.index > from) found.push({ text: text.slice(from, match.index) });
     found.push({ text: address, href: address });
     from = match.index + address.length;
@@ -96,8 +104,37 @@ export function pieces(text: string): Piece[] {
   return found;
 }
 
-function balanced(address: string): boolean {
-  const close = address.at(-1) ?? '';
-  const open = { ')': '(', ']': '[', '}': '{' }[close] ?? '';
-  return address.split(open).length >= address.split(close).length;
+/** As much of it as is one, and leads to the host that a reader sees. In one pass: texts are long. */
+function addressIn(text: string): string | null {
+  const [, scheme = '', authority = '', rest = ''] = /^(https?:\/\/)([^/?#\\]*)(.*)$/isu.exec(text) ?? [];
+  const host = HOST.exec(authority)?.[0];
+  // What stands before an `@` looks like a host and is none, and `%2e` hides one.
+  if (host === undefined || /[@%]/.test(authority)) return null;
+  const address = withoutEnd(host === authority ? scheme + authority + rest : scheme + host);
+  try {
+    const { hostname } = new URL(address);
+    const said = host.replace(/\.?(?::\d*)?$/, '').toLowerCase();
+    // A browser reads `0x7f.1` or `a%2eb` as another one than is written there. Other scripts it spells as `xn--…`.
+    return /[^\u0000-\u007f]/.test(said) || hostname.replace(/\.$/, '') === said ? address : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Without the stops after it, and without brackets that close and do not open in it. */
+function withoutEnd(address: string): string {
+  const count = (char: string) => address.split(char).length;
+  const surplus: Record<string, number> = {
+    ')': count(')') - count('('),
+    ']': count(']') - count('['),
+    '}': count('}') - count('{'),
+  };
+  let end = address.length;
+  for (; end > 0; end -= 1) {
+    const char = address.charAt(end - 1);
+    const left = surplus[char] ?? 0;
+    if (left > 0) surplus[char] = left - 1;
+    else if (!AFTER.includes(char)) break;
+  }
+  return address.slice(0, end);
 }

@@ -65,10 +65,44 @@ test('when it is left it keeps the newest', () => {
   const conversation = opened();
   conversation.merge(range(1, 500));
   conversation.older.value = false;
+  conversation.myRead.value = 450;
   conversation.leave();
   expect(conversation.messages).toHaveLength(200);
   expect(conversation.messages.at(-1)?.seq).toBe(500);
   expect(conversation.older.value).toBe(true);
+});
+
+test('what is kept of it reaches from what is unread to the newest, or is not kept', () => {
+  const read = (upTo: number, from: number, to: number) => {
+    const conversation = opened();
+    conversation.merge(range(from, to));
+    conversation.total.value = 500;
+    conversation.myRead.value = upTo;
+    conversation.leave();
+    return seqs(conversation).length;
+  };
+  expect(read(500, 401, 500)).toBe(100);
+  expect(read(420, 401, 500)).toBe(100);
+  expect(read(400, 401, 500)).toBe(100);
+  // The first unread one is before the run.
+  expect(read(300, 401, 500)).toBe(0);
+  // The run ends before the newest, and all is read.
+  expect(read(500, 1, 100)).toBe(0);
+  expect(read(20, 1, 100)).toBe(100);
+});
+
+test('what comes is not put behind a run that ends before the newest', () => {
+  const conversation = opened();
+  conversation.merge(range(1, 100));
+  conversation.total.value = 500;
+  expect(conversation.newer).toBe(true);
+  expect(conversation.append(message(501))).toBe(true);
+  expect(seqs(conversation)).toHaveLength(100);
+  expect(conversation.total.value).toBe(501);
+  conversation.merge(range(101, 501));
+  expect(conversation.newer).toBe(false);
+  expect(conversation.append(message(502))).toBe(true);
+  expect(seqs(conversation)).toHaveLength(502);
 });
 
 test('an erased message has no kind', () => {

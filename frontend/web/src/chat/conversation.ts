@@ -1,9 +1,10 @@
 /**
- * One conversation as the page has it: how far each side is, and a run of its messages that ends with the newest and
- * has no hole, because `seq` counts them.
+ * One conversation as the page has it: how far each side is, and a run of its messages without a hole, because `seq`
+ * counts them. The run ends with the newest message, or before it where more is unread than a page holds.
  */
 import { computed, signal, type ReadonlySignal, type Signal } from '@preact/signals';
 import type { Message, Outgoing } from 'chat-system-client';
+import { keepDraft, keptDraft } from '../drafts';
 import { kindOf, pictureType, type Kind } from './content';
 
 /** A message as it is shown. Bytes are in a blob, which the browser keeps outside of the page's memory. */
@@ -21,7 +22,7 @@ export interface Shown {
   blob: Blob | undefined;
 }
 
-export type Loading = 'no' | 'first' | 'older' | 'failed';
+export type Loading = 'no' | 'first' | 'older' | 'newer' | 'failed';
 
 /** How many messages stay when a conversation is left. */
 const KEPT = 200;
@@ -48,24 +49,55 @@ export class Conversation {
   readonly older = signal(true);
   readonly loading: Signal<Loading> = signal('no');
   readonly pending: Signal<readonly Outgoing[]> = signal([]);
-  /** What stands in the composer. */
-  draft = '';
   /** The first message that was unread when somebody began to look at it. */
   newFrom: number | null = null;
-  /** The newest page was loaded, and what comes is put behind it. */
+  /** A run was loaded. */
   opened = false;
+  /** Counts the runs: another one may have no message of the one before. */
+  run = 0;
 
-  constructor(me: string, peer: string) {
+  constructor(
+    private readonly me: string,
+    peer: string,
+  ) {
     this.peer = peer;
     this.self = me === peer;
     // Both are ASCII, so this is the order of the bytes.
     this.id = [me, peer].sort().join(',');
   }
 
-  /** A message that was just recorded. False if it leaves a hole: then the newest page is needed. */
+  /** What stands in the composer, and is kept until it is sent. */
+  get draft(): string {
+    return (this.written ??= keptDraft(this.me, this.peer));
+  }
+
+  set draft(text: string) {
+    this.written = text;
+    keepDraft(this.me, this.peer, text);
+  }
+
+  private written: string | undefined;
+
+  /** There are messages after the run. */
+  get newer(): boolean {
+    const newest = this.messages[this.messages.length - 1];
+    return newest !== undefined && newest.seq < this.total.peek();
+  }
+
+  /** Whether the first unread message, if there is one, is in the run. */
+  get reachesUnread(): boolean {
+    const [oldest, newest] = [this.messages[0], this.messages[this.messages.length - 1]];
+    if (!oldest || !newest || this.unread.peek() === 0) return !this.newer;
+    const first = this.myRead.peek() + 1;
+    return oldest.seq <= first && first <= newest.seq;
+  }
+
+  /** A message that was just recorded. False if it leaves a hole: then what is between has to be loaded. */
   append(shown: Shown): boolean {
+    const { newer } = this;
     this.see(shown);
-    if (!this.opened) return true;
+    // What is after the run comes with a page.
+    if (!this.opened || newer) return true;
     const next = (this.messages.at(-1)?.seq ?? shown.seq - 1) + 1;
     if (shown.seq > next) return false;
     if (shown.seq === next) {
@@ -96,26 +128,31 @@ export class Conversation {
     return true;
   }
 
-  /** Forgets the messages: the log is another, or so much has come that the newest page does not reach them. */
+  /** Forgets the messages: the log is another, or others are wanted. */
   clear(): void {
     this.messages = [];
     this.opened = false;
     this.older.value = true;
+    this.run += 1;
     this.version.value += 1;
   }
 
   /** Somebody begins to look at it. */
   enter(): void {
+    if (this.opened && !this.reachesUnread) this.clear();
     this.newFrom = this.unread.peek() > 0 ? this.myRead.peek() + 1 : null;
   }
 
   /** The conversation is not looked at any more. */
   leave(): void {
     this.newFrom = null;
-    if (this.messages.length <= KEPT) return;
-    this.messages = this.messages.slice(-KEPT);
-    this.older.value = true;
-    this.version.value += 1;
+    if (this.messages.length > KEPT) {
+      this.messages = this.messages.slice(-KEPT);
+      this.older.value = true;
+      this.version.value += 1;
+    }
+    // The next look at it begins where this one has not come to.
+    if (!this.reachesUnread) this.clear();
   }
 
   private see(shown: Shown): void {

@@ -10,6 +10,9 @@ const chat = vi.hoisted(() => ({
   listed: [] as unknown[],
   history: [] as unknown[],
   queue: [] as unknown[],
+  /** Messages in a page, whatever was asked for: pages are bounded in bytes too. */
+  most: 200,
+  asked: 0,
 }));
 
 vi.mock('chat-system-client', () => ({
@@ -24,10 +27,15 @@ vi.mock('chat-system-client', () => ({
       const left = (chat.listed as Listed[]).filter(({ last_message }) => last_message && last_message._id < before);
       yield* left.sort((a, b) => b.last_message!._id - a.last_message!._id);
     },
-    async *history({ with: peer, limit = 100 }: { with: string; limit?: number }) {
-      const all = (chat.history as Message[]).filter(({ sender_id, receiver_id }) => [sender_id, receiver_id].includes(peer));
-      yield { messages: [...all].reverse().slice(0, limit), more: all.length > limit };
+    async *history({ with: peer, limit = 100, before = Infinity, after }: { with: string; limit?: number; before?: number; after?: number }) {
+      chat.asked += 1;
+      const all = (chat.history as Message[]).filter(
+        ({ _id, sender_id, receiver_id }) => [sender_id, receiver_id].includes(peer) && _id < before && _id > (after ?? 0),
+      );
+      const most = Math.min(limit, chat.most);
+      yield { messages: after === undefined ? [...all].reverse().slice(0, most) : all.slice(0, most), more: all.length > most };
     },
+    close: async () => undefined,
   }),
 }));
 
@@ -66,6 +74,8 @@ beforeEach(() => {
   chat.listed = [];
   chat.history = [];
   chat.queue = [];
+  chat.most = 200;
+  chat.asked = 0;
   model = new Model({ userId: 'alice', token: '', development: false, tokens: async () => '' });
 });
 afterEach(() => void vi.unstubAllGlobals());
@@ -159,4 +169,70 @@ test('nor one that came with a page of history', async () => {
 test('a conversation without a last message that can be shown is listed', () => {
   load([{ ...listed(message('bob', 10, 3)), last_message: null }], false);
   expect(model.conversations.value.map(({ peer }) => peer)).toEqual(['bob']);
+});
+
+/** `count` messages of bob's, of which alice has read some. */
+function unread(count: number, read: number, id: (seq: number) => number): Promise<void> {
+  chat.history = Array.from({ length: count }, (_, n) => message('bob', id(n + 1), n + 1));
+  load([listed(chat.history[count - 1] as Message, read)], false);
+  return model.open(model.with('bob'));
+}
+
+const even = (seq: number) => seq * 10;
+/** As after a fail-over, and where others write most of the time. */
+const uneven = (seq: number) => seq ** 3 + (seq > 3000 ? 1_000_000_000_000 : 0);
+
+test.each([
+  ['a few', 30, 20, even, 200],
+  ['as many as a page has', 250, 60, even, 200],
+  ['more than a page has', 450, 0, even, 200],
+  ['more than a page has, after others', 5000, 700, even, 200],
+  ['far back in an uneven log', 5000, 700, uneven, 200],
+  ['behind a jump of the log', 5000, 3001, uneven, 200],
+  ['files, of which few fit in a page', 30, 0, even, 13],
+  ['files after others', 300, 150, even, 13],
+])('with %s unread it begins at the first of them', async (_, count, read, id, most) => {
+  chat.most = most;
+  await unread(count, read, id);
+  const conversation = model.with('bob');
+  const seqs = conversation.messages.map(({ seq }) => seq);
+  expect(conversation.loading.value).toBe('no');
+  expect(conversation.newFrom).toBe(read + 1);
+  expect(seqs).toContain(read + 1);
+  expect(seqs).toEqual(seqs.map((_, n) => (seqs[0] ?? 0) + n));
+  expect(seqs.length).toBeLessThanOrEqual(300);
+  expect(chat.asked).toBeLessThan(40);
+  expect(conversation.older.value).toBe(seqs[0] !== 1);
+  // And goes on to the newest, which nothing that comes meanwhile is put before.
+  const last = message('bob', id(count + 1), count + 1);
+  chat.history.push(last);
+  say('message', last, { type: 'message.sent' });
+  while (conversation.newer) await model.loadNewer(conversation);
+  expect(conversation.messages.map(({ seq }) => seq)).toEqual(Array.from({ length: count + 2 - (seqs[0] ?? 0) }, (_, n) => (seqs[0] ?? 0) + n));
+});
+
+test('whoever goes to the end, or writes, has the newest, and not all between', async () => {
+  await unread(5000, 700, even);
+  const conversation = model.with('bob');
+  expect(conversation.newer).toBe(true);
+  await model.loadNewest(conversation);
+  expect(conversation.newer).toBe(false);
+  expect(conversation.messages.map(({ seq }) => seq)).toEqual(Array.from({ length: 100 }, (_, n) => 4901 + n));
+  await model.loadOlder(conversation);
+  expect(conversation.messages[0]?.seq).toBe(4801);
+});
+
+test('what cannot be had is tried again a few times, and then when somebody says so', async () => {
+  await unread(450, 0, even);
+  const conversation = model.with('bob');
+  const all = chat.history;
+  chat.history = all.slice(0, 100);
+  chat.asked = 0;
+  await model.loadNewer(conversation);
+  expect(conversation.loading.value).toBe('failed');
+  expect(chat.asked).toBe(5);
+  chat.history = all;
+  model.tryAgain();
+  await model.loadNewer(conversation);
+  expect(conversation.messages).toHaveLength(200);
 });

@@ -15,6 +15,7 @@ import {
   type Receipt,
   type Status,
 } from 'chat-system-client';
+import { forgetDrafts, hasDrafts } from '../drafts';
 import { serverUrl } from '../server';
 import type { Session } from '../session';
 import { inWords } from '../words';
@@ -25,8 +26,18 @@ import { Conversation, shown, type Shown } from './conversation';
 const PAGE = 100;
 /** The first page has what is unread and something before it, within these. */
 const FIRST_PAGE = { least: 50, most: 200, before: 20 };
-/** How often a page that does not reach what is there is asked for again, before that is given up. */
+/** How often a page that does not reach what is there is asked for again, and after how many milliseconds. */
 const TRIES = 5;
+const SOON = 200;
+/** Single messages that are asked for at most, to find where one stands in the log. Each second one halves what is left. */
+const PROBES = 64;
+
+/** Messages of a conversation, in the order of the log. */
+interface Page {
+  messages: Shown[];
+  /** There are more in the direction in which it was asked for. */
+  more: boolean;
+}
 
 export class Model {
   readonly me: string;
@@ -79,6 +90,22 @@ export class Model {
     return this.chat.close();
   }
 
+  /** How many messages wait to be sent, or were refused. */
+  get unsent(): number {
+    return this.chat.outgoing().length;
+  }
+
+  /** Something was written that would be lost: messages, or what was begun. */
+  get hasUnsent(): boolean {
+    return this.unsent > 0 || hasDrafts(this.me);
+  }
+
+  /** Ends it, and leaves nothing on this computer of what was written and not sent. */
+  async forget(): Promise<void> {
+    forgetDrafts(this.me);
+    await this.chat.close({ forget: true });
+  }
+
   /** The conversation with somebody, whether there is one yet or not. */
   with(peer: string): Conversation {
     const made = new Conversation(this.me, peer);
@@ -90,30 +117,55 @@ export class Model {
     return made;
   }
 
-  /** Somebody looks at it: its newest messages are needed. */
+  /** Somebody looks at it: what is unread is needed, from the first one on, and else the newest. */
   async open(conversation: Conversation): Promise<void> {
     if (conversation.opened || conversation.loading.value === 'first') return;
     await this.load(conversation, 'first', async () => {
       if (!conversation.marked.value) await this.readMarks(conversation);
-      const wanted = conversation.unread.value + FIRST_PAGE.before;
-      const limit = Math.min(FIRST_PAGE.most, Math.max(FIRST_PAGE.least, wanted));
       conversation.enter();
-      conversation.opened = true;
-      await this.loadNewest(conversation, limit);
+      const wanted = conversation.unread.value + FIRST_PAGE.before;
+      // One is enough to search from.
+      const limit = wanted > FIRST_PAGE.most ? 1 : Math.max(FIRST_PAGE.least, wanted);
+      let page = await this.page(conversation, { limit });
+      let older = page.more;
+      const [oldest, firstUnread] = [page.messages[0], conversation.myRead.value + 1];
+      if (oldest && conversation.unread.value > 0 && oldest.seq > firstUnread) {
+        page = await this.pageAround(conversation, firstUnread, oldest);
+        older = (page.messages[0]?.seq ?? 1) > 1;
+      }
+      this.take(conversation, page.messages, older);
     });
-    if (conversation.loading.value === 'failed') conversation.opened = false;
   }
 
   async loadOlder(conversation: Conversation): Promise<void> {
     const oldest = conversation.messages[0];
     if (!oldest || !conversation.older.value || conversation.loading.value !== 'no') return;
     await this.load(conversation, 'older', async () => {
-      const page = await this.page(conversation, PAGE, oldest.id);
-      batch(() => {
-        if (conversation.messages[0] !== oldest) return;
-        conversation.older.value = page.more;
-        conversation.merge(page.messages);
-      });
+      const page = await this.page(conversation, { limit: PAGE, before: oldest.id });
+      if (conversation.messages[0] === oldest) this.take(conversation, page.messages, page.more);
+    });
+  }
+
+  async loadNewer(conversation: Conversation): Promise<void> {
+    const newest = conversation.messages[conversation.messages.length - 1];
+    if (!newest || !conversation.newer || conversation.loading.value !== 'no') return;
+    await this.load(conversation, 'newer', async () => {
+      for (let tries = 0; tries < TRIES; tries += 1) {
+        const { messages } = await this.page(conversation, { limit: PAGE, after: newest.id });
+        if (conversation.messages[conversation.messages.length - 1] !== newest) return;
+        if (messages.length > 0) return this.take(conversation, messages);
+        await new Promise((resolve) => setTimeout(resolve, SOON));
+      }
+      throw new Error('what has come cannot be had');
+    });
+  }
+
+  /** Somebody goes to the end, wherever he is. */
+  async loadNewest(conversation: Conversation): Promise<void> {
+    if (!conversation.newer || conversation.loading.value === 'first') return;
+    await this.load(conversation, 'first', async () => {
+      const page = await this.page(conversation, { limit: PAGE });
+      this.take(conversation, page.messages, page.more);
     });
   }
 
@@ -124,8 +176,9 @@ export class Model {
         if (conversation.last.value) this.mark(conversation);
         continue;
       }
+      // The list asks for what is older or newer as soon as it is needed.
       conversation.loading.value = 'no';
-      void (conversation.messages.length > 0 ? this.loadOlder(conversation) : this.open(conversation));
+      if (conversation.messages.length === 0) void this.open(conversation);
     }
   }
 
@@ -154,6 +207,7 @@ export class Model {
     if (typeof content === 'string') draft.text = content;
     else Object.assign(draft, { data: content, contentType: typeOf(content) });
     this.onOutgoing(this.chat.send(draft), false);
+    void this.loadNewest(conversation);
   }
 
   retry(outgoing: Outgoing): void {
@@ -214,7 +268,7 @@ export class Model {
   private async askForMarks(conversation: Conversation): Promise<void> {
     let newest = conversation.last.value?.id;
     for (let tries = 0; tries < TRIES; tries += 1) {
-      newest ??= (await this.page(conversation, 1)).messages[0]?.id;
+      newest ??= (await this.page(conversation, { limit: 1 })).messages[0]?.id;
       if (newest === undefined) {
         conversation.marked.value = true;
         return;
@@ -266,7 +320,7 @@ export class Model {
       raise(conversation.theirReceived, message.seq);
       raise(conversation.theirRead, message.seq);
     }
-    if (!conversation.append(made)) void this.heal(conversation);
+    if (!conversation.append(made)) void this.loadNewer(conversation);
     this.mark(conversation);
     const waiting = conversation.pending.value;
     const left = waiting.filter(({ key, message: sent }) => key !== event.key && sent?._id !== message._id);
@@ -308,39 +362,55 @@ export class Model {
     if (left.length < waiting.length) conversation.pending.value = left;
   }
 
-  private async heal(conversation: Conversation): Promise<void> {
-    await this.load(conversation, 'first', () => this.loadNewest(conversation, FIRST_PAGE.most));
+  /** Puts a page into the run, or in its place where the two do not meet. */
+  private take(conversation: Conversation, messages: readonly Shown[], older?: boolean): void {
+    batch(() => {
+      if (!conversation.merge(messages)) {
+        conversation.clear();
+        conversation.merge(messages);
+      }
+      conversation.opened = true;
+      const begins = messages.length === 0 || conversation.messages[0]?.seq === messages[0]?.seq;
+      if (older !== undefined && begins) conversation.older.value = older;
+      this.settle(conversation);
+      this.sort();
+    });
   }
 
-  /** The newest page, until it reaches what has come meanwhile. */
-  private async loadNewest(conversation: Conversation, limit: number): Promise<void> {
-    for (let tries = 0; tries < TRIES; tries += 1) {
-      const page = await this.page(conversation, limit);
-      const newest = page.messages.at(-1)?.seq ?? 0;
-      if (tries + 1 < TRIES && newest < (conversation.messages[0]?.seq ?? conversation.total.value) - 1) continue;
-      batch(() => {
-        if (!conversation.merge(page.messages)) {
-          conversation.clear();
-          conversation.opened = true;
-          conversation.merge(page.messages);
-        }
-        this.settle(conversation);
-        if (conversation.messages[0]?.seq === page.messages[0]?.seq) conversation.older.value = page.more;
-        this.sort();
-      });
-      return;
+  /**
+   * The messages around one: a few before it, and what follows. Pages are asked for by `_id`, and `seq` tells only
+   * roughly what that is; so it is searched for between the beginning and a message behind it.
+   */
+  private async pageAround(conversation: Conversation, seq: number, behind: Shown): Promise<Page> {
+    let low = { id: 0, seq: 0 };
+    let high: { id: number; seq: number } = behind;
+    const { before } = FIRST_PAGE;
+    for (let probes = 0; seq - low.seq > before && high.id - low.id > 1 && probes < PROBES; probes += 1) {
+      const share = probes % 2 === 0 ? (seq - before / 2 - low.seq) / (high.seq - low.seq) : 0.5;
+      const guess = Math.min(high.id - 1, Math.max(low.id + 1, Math.round(low.id + (high.id - low.id) * share)));
+      const [found] = (await this.page(conversation, { limit: 1, before: guess + 1 })).messages;
+      if (found && found.seq >= seq) high = found;
+      else low = { id: guess, seq: found?.seq ?? low.seq };
     }
+    const messages: Shown[] = [];
+    for (let more = true; more && (messages[messages.length - 1]?.seq ?? 0) < seq; ) {
+      const page = await this.page(conversation, { limit: PAGE, after: messages[messages.length - 1]?.id ?? low.id });
+      messages.push(...page.messages);
+      more = page.more && page.messages.length > 0;
+    }
+    return { messages, more: false };
   }
 
-  private async page(conversation: Conversation, limit: number, before?: number) {
-    const query = { with: conversation.peer, limit, ...(before === undefined ? {} : { before }) };
-    for await (const page of this.chat.history(query)) {
-      return { messages: page.messages.map((message) => shown(message)).reverse(), more: page.more };
+  /** The newest ones, those before one, or those after one. */
+  private async page(conversation: Conversation, range: { limit: number; before?: number; after?: number }): Promise<Page> {
+    for await (const page of this.chat.history({ with: conversation.peer, ...range })) {
+      const messages = page.messages.map((message) => shown(message));
+      return { messages: range.after === undefined ? messages.reverse() : messages, more: page.more };
     }
     return { messages: [], more: false };
   }
 
-  private async load(conversation: Conversation, what: 'first' | 'older', doing: () => Promise<void>): Promise<void> {
+  private async load(conversation: Conversation, what: 'first' | 'older' | 'newer', doing: () => Promise<void>): Promise<void> {
     conversation.loading.value = what;
     try {
       await doing();

@@ -8,6 +8,7 @@ import { Bubble } from './icons';
 import { ConversationPane } from './conversation';
 import { ConversationList } from './conversations';
 import { SignIn } from './sign-in';
+import { Words } from './words';
 
 export function App() {
   const signedIn = session.value;
@@ -65,7 +66,7 @@ function Announcer({ model }: { model: Model }) {
   });
   return (
     <div class="unseen" role="log" aria-live="polite" aria-label="New messages">
-      {said.value}
+      {said.value !== '' && <Words text={said.value} />}
     </div>
   );
 }

@@ -3,18 +3,23 @@ import type { RefObject } from 'preact';
 import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Conversation } from '../chat/conversation';
 import { Clip, Close, Send } from './icons';
+import { sends } from './keyboard';
 
 interface Properties {
   conversation: Conversation;
   input: RefObject<HTMLTextAreaElement | null>;
-  failure: Signal<string>;
+  /** Why what was to be sent is not, a reason each. */
+  failures: Signal<readonly string[]>;
   /** False if it cannot be sent. */
   onText: (text: string) => boolean;
   onFiles: (files: Iterable<File>) => void;
 }
 
-/** Enter sends, Shift and Enter begin a new line. On a touch keyboard Enter is a new line, and the button sends. */
-export function Composer({ conversation, input, failure, onText, onFiles }: Properties) {
+/**
+ * Enter sends, Shift and Enter begin a new line. On a keyboard on the screen Enter is a new line, and the button sends. With
+ * Ctrl or Cmd Enter sends on any.
+ */
+export function Composer({ conversation, input, failures, onText, onFiles }: Properties) {
   const chosen = useRef<HTMLInputElement>(null);
   const isEmpty = useSignal(conversation.draft.trim() === '');
 
@@ -31,7 +36,7 @@ export function Composer({ conversation, input, failure, onText, onFiles }: Prop
   const onInput = () => {
     conversation.draft = input.current?.value ?? '';
     isEmpty.value = conversation.draft.trim() === '';
-    failure.value = '';
+    failures.value = [];
     fit();
   };
   const send = () => {
@@ -44,13 +49,13 @@ export function Composer({ conversation, input, failure, onText, onFiles }: Prop
     area.focus();
   };
   const onKeyDown = (event: KeyboardEvent) => {
-    if (event.key !== 'Enter' || event.shiftKey || event.isComposing || !matchMedia('(any-pointer: fine)').matches) return;
+    if (!sends(event)) return;
     event.preventDefault();
     send();
   };
   const onPaste = (event: ClipboardEvent) => {
-    const files = event.clipboardData?.files;
-    if (!files?.length) return;
+    const files = filesOf(event.clipboardData);
+    if (files.length === 0) return;
     event.preventDefault();
     onFiles(files);
   };
@@ -68,10 +73,16 @@ export function Composer({ conversation, input, failure, onText, onFiles }: Prop
       }}
     >
       <div class="failure" role="alert">
-        {failure.value !== '' && (
+        {failures.value.length > 0 && (
           <>
-            <span>{failure.value}</span>
-            <button type="button" class="round small" aria-label="Dismiss" onClick={() => (failure.value = '')}>
+            <ul>
+              {failures.value.map((failure) => (
+                <li key={failure}>
+                  <span>{failure}</span>
+                </li>
+              ))}
+            </ul>
+            <button type="button" class="round small" aria-label="Dismiss" onClick={() => (failures.value = [])}>
               <Close />
             </button>
           </>
@@ -104,4 +115,24 @@ export function Composer({ conversation, input, failure, onText, onFiles }: Prop
       </div>
     </form>
   );
+}
+
+/**
+ * The files of what is pasted. A spreadsheet and a word processor put a picture of the text beside it: then the text is
+ * meant. A file manager puts the names of the files beside them: then the files are.
+ */
+function filesOf(pasted: DataTransfer | null): File[] {
+  const files = [...(pasted?.files ?? [])];
+  const names = new Set(files.map(({ name }) => name));
+  const lines = (pasted?.getData('text/plain') ?? '').split(/[\r\n]+/).filter((line) => line.trim() !== '');
+  const isName = (line: string) => names.has(line.trim()) || names.has(decoded(line.trim().replace(/^.*[/\\]/, '')));
+  return lines.every(isName) ? files : [];
+}
+
+function decoded(name: string): string {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
 }

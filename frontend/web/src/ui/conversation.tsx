@@ -8,8 +8,11 @@ import { facts } from '../server';
 import { tooLarge } from '../words';
 import { Avatar } from './avatar';
 import { Composer } from './composer';
+import { Trouble } from './connection';
 import { Back } from './icons';
+import { isDesk, keyOf } from './keyboard';
 import { MessageList } from './message-list';
+import { Notice } from './notice';
 import { Viewer, type Picture } from './viewer';
 
 interface Properties {
@@ -24,7 +27,7 @@ export function ConversationPane({ model, peer, onLeave }: Properties) {
     found.enter();
     return found;
   }, [model, peer]);
-  const failure = useSignal('');
+  const failures = useSignal<readonly string[]>([]);
   const dropping = useSignal(false);
   const picture = useSignal<Picture | null>(null);
   const input = useRef<HTMLTextAreaElement>(null);
@@ -36,25 +39,26 @@ export function ConversationPane({ model, peer, onLeave }: Properties) {
   });
   useEffect(() => {
     // A touch keyboard would cover what one came to read.
-    if (matchMedia('(pointer: fine)').matches) input.current?.focus();
+    if (isDesk()) input.current?.focus();
     return () => conversation.leave();
   }, [conversation]);
 
   const sendFiles = (files: Iterable<File>) => {
-    failure.value = '';
+    const refused = new Set<string>();
     for (const file of files) {
-      if (file.size > facts.contentLimit) failure.value = `${file.name}: ${tooLarge(file.size)}`;
-      else if (file.size === 0) failure.value = `${file.name}: there is nothing in it.`;
+      if (file.size > facts.contentLimit) refused.add(`${file.name}: ${tooLarge(file.size)}`);
+      else if (file.size === 0) refused.add(`${file.name}: there is nothing in it.`);
       else model.send(conversation, file);
     }
+    failures.value = [...refused];
   };
   const sendText = (text: string): boolean => {
     const bytes = new TextEncoder().encode(text).length;
     if (bytes > facts.contentLimit) {
-      failure.value = `This text has ${size(bytes)}: this server takes at most ${size(facts.contentLimit)}.`;
+      failures.value = [`This text has ${size(bytes)}: this server takes at most ${size(facts.contentLimit)}.`];
       return false;
     }
-    failure.value = '';
+    failures.value = [];
     model.send(conversation, text);
     return true;
   };
@@ -70,7 +74,7 @@ export function ConversationPane({ model, peer, onLeave }: Properties) {
     sendFiles(event.dataTransfer.files);
   };
   const onKeyDown = (event: KeyboardEvent) => {
-    if (event.key !== 'Escape' || event.defaultPrevented || event.isComposing || picture.value) return;
+    if (keyOf(event) !== 'Escape' || event.defaultPrevented || picture.value) return;
     event.preventDefault();
     onLeave();
   };
@@ -90,13 +94,19 @@ export function ConversationPane({ model, peer, onLeave }: Properties) {
           <Back />
         </button>
         <Avatar id={peer} />
-        <h2 dir="auto">{conversation.self ? `${peer} (you)` : peer}</h2>
+        <div class="with">
+          <h2 dir="auto" translate={false}>
+            {conversation.self ? `${peer} (you)` : peer}
+          </h2>
+          <Trouble status={model.status.value} />
+        </div>
       </header>
+      <Notice model={model} />
       <Messages model={model} conversation={conversation} onPicture={(shown) => (picture.value = shown)} />
       <Composer
         conversation={conversation}
         input={input}
-        failure={failure}
+        failures={failures}
         onText={sendText}
         onFiles={sendFiles}
       />
@@ -122,15 +132,15 @@ function Messages(properties: { model: Model; conversation: Conversation; onPict
       <div class="messages empty" role="status">
         {loading === 'failed' ? (
           <>
-            <p>The messages could not be loaded.</p>
+            <p key="failed">The messages could not be loaded.</p>
             <button type="button" class="main" onClick={() => model.tryAgain()}>
               Try again
             </button>
           </>
         ) : loading === 'first' || !conversation.opened ? (
-          <p>Loading…</p>
+          <p key="loading">Loading…</p>
         ) : (
-          <p>No messages yet. Say something.</p>
+          <p key="none">No messages yet. Say something.</p>
         )}
       </div>
     );

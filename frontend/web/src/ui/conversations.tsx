@@ -5,15 +5,21 @@ import { useRef } from 'preact/hooks';
 import type { Conversation } from '../chat/conversation';
 import { preview, type Model } from '../chat/model';
 import { go, peer } from '../route';
-import { isUserId, signOut } from '../session';
+import { isUserId } from '../session';
 import { inWords, timeInShort } from '../words';
 import { Avatar } from './avatar';
-import { Close, Plus, SignOut } from './icons';
-import { Mark } from './mark';
+import { Boundary } from './boundary';
 import { Connection } from './connection';
+import { Close, Plus, SignOut } from './icons';
+import { holdEnter, keyOf } from './keyboard';
+import { Mark } from './mark';
+import { Notice } from './notice';
+import { signOut, SigningOut } from './sign-out';
+import { Words } from './words';
 
 export function ConversationList({ model, pane }: { model: Model; pane: RefObject<HTMLElement | null> }) {
   const starting = useSignal(false);
+  const asking = useSignal(false);
   const toggle = useRef<HTMLButtonElement>(null);
   const stop = () => {
     starting.value = false;
@@ -24,7 +30,9 @@ export function ConversationList({ model, pane }: { model: Model; pane: RefObjec
       <header>
         <Avatar id={model.me} />
         <div class="who">
-          <strong dir="auto">{model.me}</strong>
+          <strong dir="auto" translate={false}>
+            {model.me}
+          </strong>
           <Connection status={model.status.value} />
         </div>
         <button
@@ -38,29 +46,21 @@ export function ConversationList({ model, pane }: { model: Model; pane: RefObjec
         >
           {starting.value ? <Close /> : <Plus />}
         </button>
-        <button type="button" class="round" aria-label="Sign out" title="Sign out" onClick={signOut}>
+        <button
+          type="button"
+          class="round"
+          aria-label="Sign out"
+          title="Sign out"
+          onClick={() => (model.hasUnsent ? (asking.value = true) : signOut(model))}
+        >
           <SignOut />
         </button>
       </header>
+      {asking.value && <SigningOut model={model} onStay={() => (asking.value = false)} />}
       <Notice model={model} />
       {starting.value && <Start onDone={() => (starting.value = false)} onStop={stop} />}
       <Entries model={model} onStart={() => (starting.value = true)} />
     </nav>
-  );
-}
-
-function Notice({ model }: { model: Model }) {
-  return (
-    <div class="notice" role="alert">
-      {model.notice.value !== null && (
-        <>
-          <span>{model.notice.value}</span>
-          <button type="button" class="round small" aria-label="Dismiss" onClick={() => (model.notice.value = null)}>
-            <Close />
-          </button>
-        </>
-      )}
-    </div>
   );
 }
 
@@ -78,8 +78,12 @@ function Start({ onDone, onStop }: { onDone: () => void; onStop: () => void }) {
     onDone();
     go(to);
   };
+  const onKeyDown = (event: KeyboardEvent) => {
+    holdEnter(event);
+    if (keyOf(event) === 'Escape') onStop();
+  };
   return (
-    <form class="start" onSubmit={submit} noValidate onKeyDown={(event) => event.key === 'Escape' && onStop()}>
+    <form class="start" onSubmit={submit} noValidate onKeyDown={onKeyDown}>
       <label for="with">With whom?</label>
       <div class="row">
         <input
@@ -100,7 +104,7 @@ function Start({ onDone, onStop }: { onDone: () => void; onStop: () => void }) {
         </button>
       </div>
       <p id="start-failure" class="failure" role="alert">
-        {failure.value}
+        {failure.value !== '' && <Words text={failure.value} />}
       </p>
     </form>
   );
@@ -115,13 +119,13 @@ function Entries({ model, onStart }: { model: Model; onStart: () => void }) {
       <div class="empty" role="status">
         {model.loaded.value ? (
           <>
-            <p>No conversations yet.</p>
+            <p key="none">No conversations yet.</p>
             <button type="button" class="main" onClick={onStart}>
               Start the first one
             </button>
           </>
         ) : (
-          <p>Loading…</p>
+          <p key="loading">Loading…</p>
         )}
       </div>
     );
@@ -131,7 +135,7 @@ function Entries({ model, onStart }: { model: Model; onStart: () => void }) {
   const onKeyDown = (event: KeyboardEvent) => {
     const entries = [...(list.current?.querySelectorAll<HTMLElement>('button') ?? [])];
     const at = entries.indexOf(document.activeElement as HTMLElement);
-    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: entries.length - 1 }[event.key];
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: entries.length - 1 }[keyOf(event)];
     if (to === undefined || at < 0) return;
     event.preventDefault();
     entries[Math.max(0, Math.min(to, entries.length - 1))]?.focus();
@@ -139,12 +143,9 @@ function Entries({ model, onStart }: { model: Model; onStart: () => void }) {
   return (
     <ul class="entries" ref={list} onKeyDown={onKeyDown}>
       {all.map((conversation) => (
-        <Entry
-          key={conversation.id}
-          conversation={conversation}
-          open={conversation.peer === open}
-          inTheWay={conversation === current}
-        />
+        <Boundary key={conversation.id} instead={() => null}>
+          <Entry conversation={conversation} open={conversation.peer === open} inTheWay={conversation === current} />
+        </Boundary>
       ))}
       {model.moreConversations.value && (
         <li>
@@ -159,7 +160,7 @@ function Entries({ model, onStart }: { model: Model; onStart: () => void }) {
 
 function Entry({ conversation, open, inTheWay }: { conversation: Conversation; open: boolean; inTheWay: boolean }) {
   const { peer: name, self, unread, last, pending } = conversation;
-  const newest = pending.value.at(-1);
+  const newest = pending.value[pending.value.length - 1];
   const count = unread.value;
   return (
     <li>
@@ -173,28 +174,30 @@ function Entry({ conversation, open, inTheWay }: { conversation: Conversation; o
         onClick={() => go(name)}
       >
         <Avatar id={name} />
-        <span class="name" dir="auto">
+        <span class="name" dir="auto" translate={false}>
           {self ? `${name} (you)` : name}
         </span>
-        <time class="when">{last.value && !newest ? timeInShort(last.value.sentAt) : ''}</time>
+        <time class="when" translate={false}>
+          {last.value && !newest ? timeInShort(last.value.sentAt) : ''}
+        </time>
         <span class="last" dir="auto">
           {newest ? (
             <>
               <Mark state={newest.state} />
-              {newest.text === undefined ? 'File' : newest.text.slice(0, 200)}
+              <Words text={newest.text === undefined ? 'File' : newest.text.slice(0, 200)} />
             </>
           ) : (
             last.value && (
               <>
                 {last.value.from !== name && !self && <span class="you">You: </span>}
-                {preview(last.value)}
+                <Words text={preview(last.value)} />
               </>
             )
           )}
         </span>
         {count > 0 && (
           <span class="count">
-            {count > 999 ? '999+' : count}
+            <Words text={count > 999 ? '999+' : String(count)} fixed />
             <span class="unseen"> unread</span>
           </span>
         )}

@@ -3,7 +3,10 @@
  *
  * A message's height is guessed until it was there once, and known from then on. What is in view does not move when
  * something above it changes, comes or goes: one message, the anchor, is put back to where it was, in the same frame,
- * before anything is painted. At the end of the list the end itself is the anchor.
+ * before anything is painted. At the end of the list the end itself is the anchor, as far as that leaves the first unread
+ * message in view: what nobody has seen is not scrolled away.
+ *
+ * Read is what was in view, from the first unread message on and without a gap. Whoever goes to the end himself has read all.
  *
  * The window moves when fewer than `MARGIN` elements are left beyond the view: by a few elements each time, so that no
  * frame has much to do.
@@ -14,15 +17,17 @@ import type { Conversation, Loading, Shown } from '../chat/conversation';
 import type { Model } from '../chat/model';
 import { dayNumber } from '../words';
 import { Down } from './icons';
-import { Message, OutgoingMessage, type Place } from './message';
+import { Boundary } from './boundary';
+import { Broken, Message, OutgoingMessage, type Place } from './message';
 import type { Picture } from './viewer';
+import { Words } from './words';
 
 /** Elements beyond the view, on each side. */
 const OVER = 24;
 const MARGIN = 18;
 /** Elements at the beginning, before anything is known of heights. */
 const FIRST = 40;
-/** Older messages are asked for when so few are left above the view. */
+/** Older and newer messages are asked for when so few are left beyond the view. */
 const AHEAD = 60;
 /** Pixels: nearer to the end than this is at the end. */
 const NEAR = 40;
@@ -57,10 +62,20 @@ export class MessageList extends Component<Properties> {
   private start = 0;
   private end = 0;
   private firstSeq: number | null = null;
+  private run = -1;
+  private lastSeq = 0;
+  /** Something has come since it was drawn. */
+  private grew = false;
   private pendingCount = 0;
   /** The view follows the end. */
   private atEnd = true;
+  /** What of it the elements are, which are drawn anew only after this turn. */
+  private drawn = { start: 0, atEnd: true };
   private goesToEnd = false;
+  /** What was in view and is not read, because there is something before it that was not: by `seq`. */
+  private readonly seen = new Set<number>();
+  /** The run is another one: where it begins is to be found. */
+  private fresh = false;
   private anchor: Anchor | null = null;
   private frame = 0;
   private width = 0;
@@ -70,6 +85,7 @@ export class MessageList extends Component<Properties> {
     const { model, conversation, pending, loading, older, onPicture } = this.props;
     const { messages } = conversation;
     this.place();
+    this.drawn = { start: this.start, atEnd: this.atEnd };
     const rows = [];
     for (let at = this.start; at < this.end; at += 1) {
       const shown = messages[at];
@@ -78,20 +94,25 @@ export class MessageList extends Component<Properties> {
         const place = placeOf(messages, at, conversation.newFrom);
         rows.push(
           <Row key={shown.key} of={shown} place={place}>
-            {() => <Message {...{ shown, conversation, place, mine, onPicture }} />}
+            {() => (
+              <Boundary instead={() => <Broken {...{ shown, place, mine }} />}>
+                <Message {...{ shown, conversation, place, mine, onPicture }} />
+              </Boundary>
+            )}
           </Row>,
         );
         continue;
       }
       const outgoing = pending[at - messages.length];
       if (!outgoing) continue;
-      const before = messages.at(-1);
+      const before = messages[messages.length - 1];
       const seconds = outgoing.createdAt / 1000;
       const place = { day: before && dayNumber(before.sentAt) >= dayNumber(seconds) ? null : seconds, firstNew: false, joined: false };
       const { state } = outgoing;
       rows.push(<OutgoingMessage key={outgoing.key} {...{ outgoing, state, model, place }} />);
     }
-    const rest = (this.tops.at(-1) ?? 0) - (this.tops[this.end] ?? 0);
+    const { newer } = conversation;
+    const rest = (this.tops[this.tops.length - 1] ?? 0) - (this.tops[this.end] ?? 0);
     return (
       <div class="messages">
         <div
@@ -107,15 +128,24 @@ export class MessageList extends Component<Properties> {
               <button type="button" class="plain" onClick={() => model.tryAgain()}>
                 Older messages could not be loaded. Try again
               </button>
-            ) : older ? (
-              <span>Loading…</span>
             ) : (
-              <span>This is where it begins.</span>
+              <Words text={older ? 'Loading…' : 'This is where it begins.'} />
             )}
           </div>
           <div style={{ height: `${this.tops[this.start] ?? 0}px` }} />
           <ul ref={this.list}>{rows}</ul>
           <div style={{ height: `${Math.max(0, rest)}px` }} />
+          {newer && (
+            <div class="edge after">
+              {loading === 'failed' ? (
+                <button type="button" class="plain" onClick={() => model.tryAgain()}>
+                  Newer messages could not be loaded. Try again
+                </button>
+              ) : (
+                <span>Loading…</span>
+              )}
+            </div>
+          )}
         </div>
         {!this.atEnd && <ToTheEnd conversation={conversation} onClick={this.toTheEnd} />}
       </div>
@@ -127,25 +157,24 @@ export class MessageList extends Component<Properties> {
     if (!scroller || !list) return;
     this.width = scroller.clientWidth;
     this.measure();
-    const { newFrom } = this.props.conversation;
-    const firstNew = newFrom === null ? null : list.querySelector<HTMLElement>(`[data-seq="${newFrom}"]`);
-    scroller.scrollTop = scroller.scrollHeight;
-    if (firstNew) {
-      // Where the new ones begin is near the top, if there are more than there is room for.
-      const top = this.topOf(firstNew) - scroller.clientHeight / 5;
-      if (top < 0) scroller.scrollTop += top;
-    }
+    this.toTheFirst(this.props.conversation.newFrom);
+    this.fresh = false;
     this.atEnd = this.isAtEnd();
     this.remember();
-    this.observer = new ResizeObserver(this.onResize);
-    this.observer.observe(scroller);
-    this.observer.observe(list);
+    if (typeof ResizeObserver === 'undefined') {
+      addEventListener('resize', this.onResize);
+    } else {
+      this.observer = new ResizeObserver(this.onResize);
+      this.observer.observe(scroller);
+      this.observer.observe(list);
+    }
     for (const event of ['focus', 'visibilitychange']) addEventListener(event, this.look, true);
     this.update();
   }
 
   override componentWillUnmount(): void {
     this.observer?.disconnect();
+    removeEventListener('resize', this.onResize);
     cancelAnimationFrame(this.frame);
     for (const event of ['focus', 'visibilitychange']) removeEventListener(event, this.look, true);
   }
@@ -167,15 +196,24 @@ export class MessageList extends Component<Properties> {
     const { conversation, pending } = this.props;
     const { messages } = conversation;
     // Whoever writes wants to see it.
-    this.atEnd = this.isAtEnd() || this.goesToEnd || pending.length > this.pendingCount;
-    this.goesToEnd = false;
+    this.goesToEnd ||= pending.length > this.pendingCount;
+    const goes = this.goesToEnd && !conversation.newer;
+    this.atEnd = this.isAtEnd() || goes;
     this.pendingCount = pending.length;
+    const lastSeq = messages[messages.length - 1]?.seq ?? 0;
+    this.grew = lastSeq > this.lastSeq;
+    this.lastSeq = lastSeq;
+    if (this.run !== conversation.run) {
+      this.firstSeq = null;
+      this.fresh = true;
+    }
+    this.run = conversation.run;
     const count = messages.length + pending.length;
     const first = messages[0]?.seq ?? null;
     if (this.firstSeq === null || first === null) {
       // It begins at the end, or at the first new message if that is further up.
       const { newFrom } = conversation;
-      const newAt = first === null || newFrom === null || newFrom < first ? count : newFrom - first;
+      const newAt = goes || first === null || newFrom === null || newFrom < first ? count : newFrom - first;
       this.start = Math.max(0, Math.min(count - FIRST, newAt - OVER));
       this.end = Math.min(count, this.start + 2 * FIRST);
     } else {
@@ -186,11 +224,17 @@ export class MessageList extends Component<Properties> {
     if (this.atEnd && this.firstSeq !== null) {
       this.start += Math.max(0, count - this.end);
       this.end = count;
+      // It follows the end only as far as what nobody has seen stays in view.
+      const unreadAt = goes || !this.grew || first === null || conversation.unread.peek() === 0 ? count : conversation.myRead.peek() + 1 - first;
+      if (unreadAt >= 0 && unreadAt - OVER < this.start) {
+        this.start = Math.max(0, unreadAt - OVER);
+        this.end = Math.min(count, this.start + 4 * FIRST);
+      }
     }
     this.firstSeq = first;
     this.end = Math.max(0, Math.min(count, this.end));
     this.start = Math.max(0, Math.min(this.start, this.end));
-    const { version } = this.props;
+    const version = conversation.version.peek();
     if (this.sized?.version !== version || this.sized.pending !== pending) {
       this.sized = { version, pending };
       this.sizes = new Float64Array(count);
@@ -218,11 +262,9 @@ export class MessageList extends Component<Properties> {
     const list = this.list.current;
     if (!scroller || !list) return;
     const count = this.tops.length - 1;
-    const wasAtEnd = this.atEnd;
     this.atEnd = this.isAtEnd();
     this.remember();
-    const edge = list.offsetTop - (this.tops[this.start] ?? 0);
-    const top = scroller.scrollTop - edge;
+    const top = this.viewTop(scroller, list);
     const first = this.at(top);
     const last = Math.min(count, this.at(top + scroller.clientHeight) + 1);
     const tooFew = (this.start > 0 && first - this.start < MARGIN) || (this.end < count && this.end - last < MARGIN);
@@ -230,25 +272,42 @@ export class MessageList extends Component<Properties> {
       this.start = Math.max(0, first - OVER);
       this.end = Math.min(count, last + OVER);
     }
-    if (tooFew || wasAtEnd !== this.atEnd) this.forceUpdate();
+    const changed = tooFew || this.drawn.atEnd !== this.atEnd;
+    if (changed) this.forceUpdate();
     const { model, conversation } = this.props;
     if (first < AHEAD) void model.loadOlder(conversation);
-    this.look();
+    if (count - last < AHEAD) void model.loadNewer(conversation);
+    // What is drawn anew is looked at then; the end is the end.
+    if (!changed || this.atEnd) this.look();
   };
 
-  /** Whoever is here has read what is in view. */
+  /** Whoever is here sees what is in view, and has read what he has seen without a gap. */
   private readonly look = (): void => {
     const scroller = this.scroller.current;
     const list = this.list.current;
     if (!scroller || !list || document.visibilityState !== 'visible' || !document.hasFocus()) return;
     const { model, conversation } = this.props;
-    const edge = list.offsetTop - (this.tops[this.start] ?? 0);
-    const at = this.atEnd ? conversation.messages.length - 1 : this.at(scroller.scrollTop - edge + scroller.clientHeight - NEAR);
-    const shown = conversation.messages[Math.min(at, conversation.messages.length - 1)];
+    const { messages, newer } = conversation;
+    const oldest = messages[0]?.seq ?? 0;
+    let upTo = conversation.myRead.peek();
+    if (this.atEnd && !newer) {
+      upTo = oldest + messages.length - 1;
+    } else {
+      const top = this.viewTop(scroller, list);
+      const bottom = top + scroller.clientHeight + 1;
+      // A message is seen when its end is in view: it may be larger than the view.
+      for (let at = this.at(top); at < messages.length && (this.tops[at + 1] ?? 0) <= bottom; at += 1) {
+        const enough = Math.min(NEAR, this.sizes[at] ?? 0);
+        if ((this.tops[at + 1] ?? 0) - top >= enough - 1) this.seen.add(oldest + at);
+      }
+      while (this.seen.delete(upTo + 1)) upTo += 1;
+    }
+    const shown = messages[upTo - oldest];
     if (shown) model.read(conversation, shown);
   };
 
   private readonly onScroll = (): void => {
+    if (this.props.loading === 'failed') this.goesToEnd = false;
     this.frame ||= requestAnimationFrame(this.update);
   };
 
@@ -264,11 +323,20 @@ export class MessageList extends Component<Properties> {
     this.frame ||= requestAnimationFrame(this.update);
   };
 
-  private readonly toTheEnd = (): void => {
+  private readonly toTheEnd = async (): Promise<void> => {
+    const { model, conversation } = this.props;
     this.goesToEnd = true;
-    this.forceUpdate();
     this.scroller.current?.focus();
+    await model.loadNewest(conversation);
+    // It may be out of reach.
+    this.goesToEnd &&= !conversation.newer;
+    this.forceUpdate();
   };
+
+  /** How far below the first message's top the view begins. */
+  private viewTop(scroller: HTMLElement, list: HTMLElement): number {
+    return scroller.scrollTop - list.offsetTop + (this.tops[this.drawn.start] ?? 0);
+  }
 
   /** The message at so many pixels from the first one's top. */
   private at(top: number): number {
@@ -283,7 +351,17 @@ export class MessageList extends Component<Properties> {
 
   private isAtEnd(): boolean {
     const scroller = this.scroller.current;
-    return !scroller || (this.end === this.tops.length - 1 && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR);
+    return !scroller || (!this.props.conversation.newer && this.end === this.tops.length - 1 && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR);
+  }
+
+  /** To the end, or to a message if it would be out of view then: somewhat below the top. */
+  private toTheFirst(seq: number | null): void {
+    const scroller = this.scroller.current;
+    if (!scroller) return;
+    scroller.scrollTop = scroller.scrollHeight;
+    const row = seq === null ? null : this.list.current?.querySelector<HTMLElement>(`[data-seq="${seq}"]`);
+    const top = row ? this.topOf(row) - scroller.clientHeight / 5 : 0;
+    if (top < 0) scroller.scrollTop += top;
   }
 
   private topOf(row: Element): number {
@@ -291,7 +369,7 @@ export class MessageList extends Component<Properties> {
   }
 
   private measure(): void {
-    let [at, changed] = [this.start, -1];
+    let [at, changed] = [this.drawn.start, -1];
     for (const row of this.list.current?.children ?? []) {
       const { height } = row.getBoundingClientRect();
       if (this.sizes[at] !== height) {
@@ -319,8 +397,19 @@ export class MessageList extends Component<Properties> {
   private restore(): void {
     const scroller = this.scroller.current;
     if (!scroller) return;
+    const { conversation } = this.props;
+    if (this.goesToEnd && !conversation.newer) {
+      this.toTheFirst(null);
+      this.goesToEnd = this.fresh = false;
+      return;
+    }
+    if (this.fresh) {
+      this.toTheFirst(conversation.newFrom);
+      this.fresh = false;
+      return;
+    }
     if (this.atEnd) {
-      scroller.scrollTop = scroller.scrollHeight;
+      this.toTheFirst(this.grew && conversation.unread.peek() > 0 ? conversation.myRead.peek() + 1 : null);
       return;
     }
     const { anchor } = this;
@@ -348,7 +437,7 @@ function ToTheEnd({ conversation, onClick }: { conversation: Conversation; onCli
   const unread = conversation.unread.value;
   return (
     <button type="button" class="to-the-end" onClick={onClick} aria-label={unread > 0 ? `${unread} new messages, to the newest` : 'To the newest'}>
-      {unread > 0 && <span>{unread}</span>}
+      {unread > 0 && <Words text={String(unread)} fixed />}
       <Down />
     </button>
   );

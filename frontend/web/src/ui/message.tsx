@@ -10,6 +10,7 @@ import { File } from './icons';
 import { Mark } from './mark';
 import { save } from './save';
 import type { Picture } from './viewer';
+import { Words } from './words';
 
 /** Longer texts are folded. */
 const LONG = { characters: 3000, lines: 40 };
@@ -37,10 +38,10 @@ export function Message({ shown, conversation, place, mine, onPicture }: Propert
     <li class={classes(mine, place)} data-key={shown.key} data-id={shown.id} data-seq={shown.seq}>
       <Before place={place} />
       <div class="bubble">
-        <span class="unseen">{mine ? 'You' : shown.from}: </span>
+        <From name={mine ? null : shown.from} />
         <Content shown={shown} onPicture={onPicture} />
         <span class="meta">
-          <time onPointerEnter={(event) => (event.currentTarget.title = whole(shown.sentAt))}>
+          <time translate={false} onPointerEnter={(event) => (event.currentTarget.title = whole(shown.sentAt))}>
             {timeOfDay(shown.sentAt)}
           </time>
           {mine && !conversation.self && <Progress conversation={conversation} seq={shown.seq} />}
@@ -58,20 +59,20 @@ export function OutgoingMessage(properties: { outgoing: Outgoing; state: Outgoin
     <li class={classes(true, place)} data-key={outgoing.key} data-state={state}>
       <Before place={place} />
       <div class="bubble">
-        <span class="unseen">You: </span>
+        <From name={null} />
         {text === undefined ? (
           <Name name={nameOf(contentType) ?? 'File'} detail={data ? size(data.byteLength) : ''} />
         ) : (
           <Text text={text} />
         )}
         <span class="meta">
-          <time>{timeOfDay(seconds)}</time>
+          <time translate={false}>{timeOfDay(seconds)}</time>
           <Mark state={state} />
         </span>
       </div>
       {state === 'failed' && (
         <p class="not-sent">
-          <span>Not sent. {error ? inWords(error) : ''}</span>
+          <Words text={`Not sent. ${error ? inWords(error) : ''}`} />
           <button type="button" class="plain" onClick={() => model.retry(outgoing)}>
             Try again
           </button>
@@ -83,6 +84,26 @@ export function OutgoingMessage(properties: { outgoing: Outgoing; state: Outgoin
     </li>
   );
 }
+
+/** In the place of a message that cannot be drawn. */
+export function Broken({ shown, place, mine }: { shown: Shown; place: Place; mine: boolean }) {
+  return (
+    <li class={classes(mine, place)} data-key={shown.key} data-id={shown.id} data-seq={shown.seq}>
+      <div class="bubble">
+        <From name={mine ? null : shown.from} />
+        <em class="erased">This browser cannot show this message.</em>
+      </div>
+    </li>
+  );
+}
+
+/** Whose message it is, for those who do not see on which side it stands. */
+const From = ({ name }: { name: string | null }) => (
+  <span class="unseen">
+    {name === null ? <span>You</span> : <span translate={false}>{name}</span>}
+    <span>: </span>
+  </span>
+);
 
 const classes = (mine: boolean, { joined }: Place) => `message ${mine ? 'mine' : 'theirs'}${joined ? ' joined' : ''}`;
 
@@ -138,7 +159,7 @@ const Name = ({ name, detail }: { name: string; detail: string }) => (
   <span class="file-name">
     <File />
     <span>
-      <bdi>{name}</bdi>
+      <bdi translate={false}>{name}</bdi>
       <small>{detail}</small>
     </span>
   </span>
@@ -151,7 +172,8 @@ function Text({ text }: { text: string }) {
   const part = isLong && !whole ? lines.slice(0, LONG.lines).join('\n').slice(0, LONG.characters).replace(/[\ud800-\udbff]$/, '') : text;
   return (
     <>
-      <span class={text.length < 40 && ONLY_EMOJI.test(text) ? 'text large' : 'text'} dir="auto">
+      {/* Another part of it is another element: what a browser that translates has made of this one stays in it. */}
+      <span key={part.length} class={text.length < 40 && ONLY_EMOJI.test(text) ? 'text large' : 'text'} dir="auto">
         {pieces(part).map(({ text, href }) =>
           href === undefined ? (
             text
@@ -165,7 +187,7 @@ function Text({ text }: { text: string }) {
       </span>
       {isLong && (
         <button type="button" class="plain fold" aria-expanded={whole} onClick={() => setWhole(!whole)}>
-          {whole ? 'Show less' : `Show all (${size(text.length)})`}
+          <Words text={whole ? 'Show less' : `Show all (${size(text.length)})`} />
         </button>
       )}
     </>

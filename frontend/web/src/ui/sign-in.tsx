@@ -4,6 +4,8 @@ import { ChatError } from 'chat-system-client';
 import { facts } from '../server';
 import { isUserId, signInWithToken, signInWithUserId } from '../session';
 import { inWords } from '../words';
+import { holdEnter, keyOf } from './keyboard';
+import { Words } from './words';
 
 export function SignIn() {
   const byToken = useSignal(!facts.development);
@@ -15,7 +17,7 @@ export function SignIn() {
         {byToken.value ? <WithToken /> : <WithUserId />}
         {facts.development && (
           <button type="button" class="plain" onClick={() => (byToken.value = !byToken.value)}>
-            {byToken.value ? 'Sign in with a user id' : 'Use a token instead'}
+            <Words text={byToken.value ? 'Sign in with a user id' : 'Use a token instead'} />
           </button>
         )}
       </div>
@@ -46,7 +48,7 @@ function WithUserId() {
     busy.value = false;
   };
   return (
-    <form onSubmit={submit} noValidate>
+    <form onSubmit={submit} noValidate onKeyDown={holdEnter}>
       <p id="who">This server is for development: be whoever you like.</p>
       <label for="user-id">User id</label>
       <input
@@ -76,11 +78,11 @@ function WithToken() {
   const submit = (event: Event) => {
     event.preventDefault();
     if (signInWithToken(input.current?.value ?? '')) return;
-    failure.value = 'That is no token with a user in it, or its time is over.';
+    failure.value = 'That is no token with a user in it.';
     input.current?.focus();
   };
   const onKeyDown = (event: KeyboardEvent) => {
-    if (event.key === 'Enter' && !event.shiftKey) submit(event);
+    if (keyOf(event) === 'Enter' && !event.shiftKey) submit(event);
   };
   return (
     <form onSubmit={submit} noValidate>
@@ -107,6 +109,6 @@ function WithToken() {
 
 const Failure = ({ text }: { text: string }) => (
   <p id="failure" class="failure" role="alert">
-    {text}
+    {text !== '' && <Words text={text} />}
   </p>
 );

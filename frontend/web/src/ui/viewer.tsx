@@ -1,6 +1,7 @@
 import { useEffect, useRef } from 'preact/hooks';
 import { save } from './save';
 import { Close } from './icons';
+import { closeModal, showModal } from './modal';
 
 export interface Picture {
   blob: Blob;
@@ -16,7 +17,7 @@ export function Viewer({ picture, onClose }: { picture: Picture; onClose: () => 
     const before = document.activeElement as HTMLElement | null;
     const address = URL.createObjectURL(picture.blob);
     if (image.current) image.current.src = address;
-    dialog.current?.showModal();
+    showModal(dialog.current);
     return () => {
       URL.revokeObjectURL(address);
       before?.focus();
@@ -28,14 +29,14 @@ export function Viewer({ picture, onClose }: { picture: Picture; onClose: () => 
       ref={dialog}
       aria-label={`Picture from ${picture.from}`}
       onClose={onClose}
-      onClick={(event) => event.target === dialog.current && dialog.current?.close()}
+      onClick={(event) => event.target === dialog.current && closeModal(dialog.current)}
     >
       <img ref={image} alt={`Picture from ${picture.from}`} />
       <div class="row">
         <button type="button" class="main" onClick={() => save(picture.blob, picture.name)}>
           Save
         </button>
-        <button type="button" class="round" aria-label="Close" onClick={() => dialog.current?.close()}>
+        <button type="button" class="round" aria-label="Close" onClick={() => closeModal(dialog.current)}>
           <Close />
         </button>
       </div>

@@ -16,6 +16,12 @@ const BINARY = process.env['SERVER_BINARY'] ?? fileURLToPath(new URL('../../../.
 
 const SECRET = randomBytes(32).toString('hex');
 
+interface Listed {
+  with: string;
+  last_message: { _id: number };
+  participants: { user_id: string; read_seq: number }[];
+}
+
 export class Server {
   private program: Program | undefined;
   private readonly folder = temporaryFolder('server');
@@ -90,6 +96,29 @@ export class Server {
     for (let at = 0; at < texts.length; at += 200) {
       await Promise.all(texts.slice(at, at + 200).map((text) => this.send(from, to, text)));
     }
+  }
+
+  /** How far somebody has read his conversation with another, as the server has it. */
+  async readMark(me: string, other: string): Promise<number> {
+    const conversation = await this.conversation(me, other);
+    return conversation?.participants.find(({ user_id }) => user_id === me)?.read_seq ?? 0;
+  }
+
+  /** Says that he has read all of it. */
+  async markRead(me: string, other: string): Promise<void> {
+    const conversation = await this.conversation(me, other);
+    const answer = await fetch(`${this.url}v1/receipts`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token(me)}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ type: 'read', up_to: conversation?.last_message._id }),
+    });
+    if (!answer.ok) throw new Error(`a receipt was refused: ${await answer.text()}`);
+  }
+
+  private async conversation(me: string, other: string): Promise<Listed | undefined> {
+    const answer = await fetch(`${this.url}v1/conversations?limit=200`, { headers: { authorization: `Bearer ${token(me)}` } });
+    const { conversations } = (await answer.json()) as { conversations: Listed[] };
+    return conversations.find((conversation) => conversation.with === other);
   }
 
   /** All texts between two, as the server has them, in its order. */
