@@ -398,6 +398,10 @@ for (const scheme of ['light', 'dark'] as const) {
         await page.getByRole('dialog', { name: 'Sign out?' }).waitFor();
         await check(tab, 'signing out with something unsent');
         await page.keyboard.press('Escape');
+        await page.getByRole('button', { name: 'Settings' }).click();
+        await page.getByRole('dialog', { name: 'What others see' }).waitFor();
+        await check(tab, 'settings');
+        await page.keyboard.press('Escape');
       }
       await page.getByRole('button', { name: /enlarge/ }).click();
       await page.getByRole('dialog').waitFor();

@@ -325,3 +325,35 @@ test('what is begun is asked about, and another user’s is left alone', { timeo
   expect(await stored(first.page)).toContain('hers');
   await context.close();
 });
+
+test('others are told of what one receives and reads unless one says no, which is kept', { timeout: 60_000 }, async () => {
+  const [mine, theirs] = [await person(browser), await person(browser)];
+  const quiet = await Tab.signedIn(mine, server.url, 'quiet');
+  const asker = await Tab.signedIn(theirs, server.url, 'asker');
+  const settings = quiet.page.getByRole('button', { name: 'Settings' });
+  const choice = (name: string) => quiet.page.getByRole('checkbox', { name });
+  await settings.click();
+  expect([await choice('That I have received').isChecked(), await choice('That I have read').isChecked()]).toEqual([true, true]);
+  await choice('That I have received').uncheck();
+  expect(await choice('That I have read').isChecked()).toBe(false);
+  await quiet.page.getByRole('button', { name: 'Done' }).click();
+  await quiet.page.reload();
+  await asker.start('quiet');
+  await asker.say('are you there?');
+  await until(() => quiet.unread('asker')).toBe(1);
+  await quiet.openConversation('asker');
+  // Here it is read, there nobody knows.
+  await until(() => quiet.unread('asker')).toBe(0);
+  await quiet.page.waitForTimeout(1000);
+  expect(await asker.marks()).toEqual(['sent']);
+  expect(await server.readMark('quiet', 'asker')).toBe(0);
+  await settings.click();
+  await choice('That I have read').check();
+  expect(await choice('That I have received').isChecked()).toBe(true);
+  await quiet.page.getByRole('button', { name: 'Done' }).click();
+  await asker.say('and now?');
+  await until(() => asker.marks()).toEqual(['read', 'read']);
+  expect(quiet.failures.concat(asker.failures)).toEqual([]);
+  await mine.close();
+  await theirs.close();
+});

@@ -13,9 +13,11 @@ import {
   type Message,
   type Outgoing,
   type Receipt,
+  type ReceiptSettings,
   type Status,
 } from 'chat-system-client';
 import { forgetDrafts, hasDrafts } from '../drafts';
+import { keepReceipts, keptReceipts } from '../receipts';
 import { serverUrl } from '../server';
 import type { Session } from '../session';
 import { inWords } from '../words';
@@ -42,6 +44,8 @@ interface Page {
 export class Model {
   readonly me: string;
   readonly status: Signal<Status>;
+  /** What others are told. */
+  readonly receipts: Signal<ReceiptSettings>;
   /** The newest first. */
   readonly conversations: Signal<readonly Conversation[]> = signal([]);
   /** Whether the conversations are there. */
@@ -68,7 +72,9 @@ export class Model {
       store: 'indexeddb',
       load: true,
       autoReceived: true,
+      receipts: keptReceipts(session.userId),
     });
+    this.receipts = signal(keptReceipts(session.userId));
     this.status = signal(this.chat.status);
     this.chat.on('status', (status) => {
       this.status.value = { ...status };
@@ -88,6 +94,12 @@ export class Model {
 
   close(): Promise<void> {
     return this.chat.close();
+  }
+
+  setReceipts(receipts: ReceiptSettings): void {
+    keepReceipts(this.me, receipts);
+    this.receipts.value = receipts;
+    this.chat.setReceipts(receipts);
   }
 
   /** How many messages wait to be sent, or were refused. */

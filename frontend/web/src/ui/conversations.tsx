@@ -10,16 +10,18 @@ import { inWords, timeInShort } from '../words';
 import { Avatar } from './avatar';
 import { Boundary } from './boundary';
 import { Connection } from './connection';
-import { Close, Plus, SignOut } from './icons';
+import { Close, Plus, SignOut, Sliders } from './icons';
 import { holdEnter, keyOf } from './keyboard';
 import { Mark } from './mark';
 import { Notice } from './notice';
+import { Settings } from './settings';
 import { signOut, SigningOut } from './sign-out';
 import { Words } from './words';
 
 export function ConversationList({ model, pane }: { model: Model; pane: RefObject<HTMLElement | null> }) {
   const starting = useSignal(false);
   const asking = useSignal(false);
+  const setting = useSignal(false);
   const toggle = useRef<HTMLButtonElement>(null);
   const stop = () => {
     starting.value = false;
@@ -46,6 +48,9 @@ export function ConversationList({ model, pane }: { model: Model; pane: RefObjec
         >
           {starting.value ? <Close /> : <Plus />}
         </button>
+        <button type="button" class="round" aria-label="Settings" title="Settings" onClick={() => (setting.value = true)}>
+          <Sliders />
+        </button>
         <button
           type="button"
           class="round"
@@ -56,6 +61,7 @@ export function ConversationList({ model, pane }: { model: Model; pane: RefObjec
           <SignOut />
         </button>
       </header>
+      {setting.value && <Settings model={model} onClose={() => (setting.value = false)} />}
       {asking.value && <SigningOut model={model} onStay={() => (asking.value = false)} />}
       <Notice model={model} />
       {starting.value && <Start onDone={() => (starting.value = false)} onStop={stop} />}

@@ -17,3 +17,4 @@ export const File = icon('M6 3h8l5 5v13H6zM14 3v5h5');
 export const SignOut = icon('M14 4H6v16h8M10 12h10M16.500 8.500L20 12l-3.500 3.500');
 export const Bubble = icon('M4 7.500A2.500 2.500 0 0 1 6.500 5h11A2.500 2.500 0 0 1 20 7.500v7a2.500 2.500 0 0 1-2.500 2.500H11l-4.500 3.500V17A2.500 2.500 0 0 1 4 14.500z');
 export const Close = icon('M6 6l12 12M18 6L6 18');
+export const Sliders = icon('M4 7h10M18 7h2M4 17h2M10 17h10M16 5v4M8 15v4');

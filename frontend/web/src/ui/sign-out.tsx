@@ -5,7 +5,7 @@ import { endSession } from '../session';
 import { closeModal, showModal } from './modal';
 
 export function signOut(model: Model): void {
-  void model.forget();
+  model.forget().catch((cause: unknown) => console.error('something that was not sent may still be on this computer:', cause));
   endSession();
 }
 
