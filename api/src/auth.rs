@@ -19,7 +19,7 @@ mod testing;
 pub(crate) use self::jwks::tls_connector;
 pub use self::{
     actor::Actor,
-    caller::{Caller, StreamCaller},
+    caller::{Caller, StreamCaller, TokenUser},
     jwks::{FetchError, Jwks, JwksError, JwksSource, JwksUrl, JwksUrlError, Refresh, check_file},
     keys::{Key, KeyError, KeySet, KeySetError, Missing},
     scopes::Scopes,

@@ -411,7 +411,9 @@ impl TryFrom<Options> for Config {
                 100,
                 600_000,
             )?),
-            limits: options.limits.check(options.content_limit)?,
+            limits: options
+                .limits
+                .check(options.content_limit, options.database_connections)?,
             connections: options.limits.connections()?,
             admin_listen: options.admin_listen,
             otlp_endpoint: options.otlp_endpoint.map(endpoint).transpose()?,

@@ -24,7 +24,11 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use self::sampler::Sampler;
-use crate::{limits::Door, problem::Code, realtime::subscription::ResetReason};
+use crate::{
+    limits::{Door, Way},
+    problem::Code,
+    realtime::subscription::ResetReason,
+};
 
 /// By `code` and `door`.
 pub const REJECTIONS: &str = "chat_rejections_total";
@@ -33,6 +37,10 @@ pub const CONNECTIONS: &str = "chat_connections";
 /// By `reason`.
 const CONNECTIONS_CUT: &str = "chat_connections_cut_total";
 pub const SENDS: &str = "chat_sends_total";
+/// By `way`.
+pub const HELD_BYTES: &str = "chat_held_bytes";
+/// By `state`.
+pub const READS: &str = "chat_reads";
 /// By `door`.
 const DELIVERIES: &str = "chat_deliveries_total";
 /// By `written`.
@@ -94,12 +102,22 @@ const TABLE: &[(&str, Kind, &str)] = &[
     (
         CONNECTIONS_CUT,
         Kind::Counter,
-        "Connections that the server cut, by the reason: the reader had stopped (stalled), nothing was asked (silent), pings were not answered (ping_timeout), it was no socket.io (malformed), too many commands waited (flooded), it was idle and another one needed its place (made_room).",
+        "Connections that the server cut, by the reason: the reader had stopped (stalled), nothing was asked (silent), pings were not answered (ping_timeout), it was no socket.io (malformed), too many commands waited (flooded), it was idle and another one needed its place (made_room), no room was left for what it sent (overloaded).",
     ),
     (
         SENDS,
         Kind::Counter,
         "Sends within their users' limits, whatever became of them.",
+    ),
+    (
+        HELD_BYTES,
+        Kind::Gauge,
+        "Bytes that are counted by user, address and all together: of bodies and frames that come (in), and of answers and events that are not written yet (out).",
+    ),
+    (
+        READS,
+        Kind::Gauge,
+        "Reads of history and lists, by state (at_work, waiting).",
     ),
     (
         BATCH_COMMANDS,
@@ -240,6 +258,8 @@ const UPKEEP: Duration = Duration::from_secs(1);
 /// The handles of what is counted for each event.
 struct Handles {
     sends: Counter,
+    held: [Gauge; Way::ALL.len()],
+    reads: [Gauge; ReadState::ALL.len()],
     connections: [Gauge; Door::ALL.len()],
     deliveries: [Counter; Door::ALL.len()],
     delivery_here: Histogram,
@@ -250,6 +270,24 @@ struct Handles {
 /// Empty until something records.
 static HANDLES: OnceLock<Handles> = OnceLock::new();
 
+/// What a read of history or of a list does.
+#[derive(Debug, Clone, Copy)]
+pub enum ReadState {
+    Waiting,
+    AtWork,
+}
+
+impl ReadState {
+    const ALL: [Self; 2] = [Self::Waiting, Self::AtWork];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::AtWork => "at_work",
+        }
+    }
+}
+
 /// Why a connection was cut.
 #[derive(Debug, Clone, Copy)]
 pub enum Cut {
@@ -259,16 +297,18 @@ pub enum Cut {
     Malformed,
     Flooded,
     MadeRoom,
+    Overloaded,
 }
 
 impl Cut {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Stalled,
         Self::Silent,
         Self::PingTimeout,
         Self::Malformed,
         Self::Flooded,
         Self::MadeRoom,
+        Self::Overloaded,
     ];
 
     fn as_str(self) -> &'static str {
@@ -279,6 +319,7 @@ impl Cut {
             Self::Malformed => "malformed",
             Self::Flooded => "flooded",
             Self::MadeRoom => "made_room",
+            Self::Overloaded => "overloaded",
         }
     }
 }
@@ -296,6 +337,26 @@ pub fn rejected(code: Code, door: Door) {
 pub fn send_admitted() {
     if let Some(handles) = HANDLES.get() {
         handles.sends.increment(1);
+    }
+}
+
+/// Bytes are counted from now on.
+pub fn took(way: Way, bytes: usize) {
+    if let Some(handles) = HANDLES.get() {
+        handles.held[way as usize].increment(bytes as f64);
+    }
+}
+
+pub fn gave_back(way: Way, bytes: usize) {
+    if let Some(handles) = HANDLES.get() {
+        handles.held[way as usize].decrement(bytes as f64);
+    }
+}
+
+/// So many reads more are in a state.
+pub fn reads(state: ReadState, more: f64) {
+    if let Some(handles) = HANDLES.get() {
+        handles.reads[state as usize].increment(more);
     }
 }
 
@@ -385,6 +446,8 @@ fn describe() {
 fn begin_counting() {
     let _ = HANDLES.set(Handles {
         sends: counter!(SENDS),
+        held: Way::ALL.map(|way| gauge!(HELD_BYTES, "way" => way.as_str())),
+        reads: ReadState::ALL.map(|state| gauge!(READS, "state" => state.as_str())),
         connections: Door::ALL.map(|door| gauge!(CONNECTIONS, "door" => door.as_str())),
         deliveries: Door::ALL.map(|door| counter!(DELIVERIES, "door" => door.as_str())),
         delivery_here: histogram!(DELIVERY_SECONDS, "written" => "here"),

@@ -170,6 +170,7 @@ pub fn refusals(operation_id: &str) -> Vec<Code> {
         MediaTypeUnsupported,
         Overloaded,
     ];
+    const READ: &[Code] = &[RateLimited, Overloaded, Unavailable];
     const COMMAND: &[Code] = &[KeyInvalid, KeyReused, CommandRefused, Unavailable, OutcomeUnknown];
     let lists: &[&[Code]] = match operation_id {
         "send_message" => &[
@@ -183,16 +184,16 @@ pub fn refusals(operation_id: &str) -> Vec<Code> {
                 ContentTypeInvalid,
                 DataInvalid,
             ],
-            &[ContentTooLarge, ContentEmpty, RateLimited],
+            &[ContentTooLarge, ContentEmpty, RateLimited, TooManyConversations],
         ],
-        "list_messages" => &[TOKEN, &[ParameterInvalid, UserIdInvalid, Unavailable]],
-        "get_message" => &[TOKEN, &[ParameterInvalid, MessageNotFound, Unavailable]],
-        "list_conversations" => &[TOKEN, &[ParameterInvalid, Unavailable]],
+        "list_messages" => &[TOKEN, READ, &[ParameterInvalid, UserIdInvalid]],
+        "get_message" => &[TOKEN, READ, &[ParameterInvalid, MessageNotFound]],
+        "list_conversations" => &[TOKEN, READ, &[ParameterInvalid]],
         "send_receipt" => &[TOKEN, BODY, COMMAND, &[UserIdInvalid, MessageNotFound]],
         "stream_events" => &[
             TOKEN,
             &[ParameterInvalid, CursorInvalid, NotAcceptable, CursorReset],
-            &[Starting, Shutdown],
+            &[Starting, Shutdown, RateLimited, Overloaded],
         ],
         "check_readiness" => &[&[NotReady]],
         "create_development_token" => &[BODY, &[UserIdInvalid, DevHostRefused, RouteNotFound]],

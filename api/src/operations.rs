@@ -1,19 +1,29 @@
 //! What can be asked for, whatever door it is asked through: from the parsed request to what is answered, without
 //! the form of either. REST and socket.io call these, so that neither has a rule that the other has not.
 
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use chat_domain::{
     Position,
     batch::{Marked, Outcome},
     command::{Action, Command},
     ids::{CommandKey, ConversationId, UserId},
-    views::{ConversationPage, Message, MessagePage, MessageRange, Order},
+    ports::ExecuteError,
+    rejection::Rejection,
+    views::{ConversationPage, ConversationView, Message, MessagePage, MessageRange, Order},
 };
+use futures_util::FutureExt;
 use serde::Deserialize;
+use tokio::runtime::Handle;
 use tracing::Instrument;
 use utoipa::IntoParams;
 
 use crate::{
     auth::Actor,
+    limits::{Beginning, Holder, Room},
     problem::{Code, Problem},
     state::App,
     wire::{self, Binary, Draft, terms},
@@ -24,28 +34,54 @@ pub struct Sent {
     pub message: Message,
     /// It was recorded before, with the same key; the message is as it is now.
     pub replayed: bool,
+    /// Of the message as JSON.
+    pub room: Room,
 }
 
 /// Nothing is awaited before the command is in the writer's queue, so that a door which begins two of these in order
 /// has them recorded in order.
 ///
-/// The limit on sends is the actor's, as are its keys, whoever acts for it.
-pub async fn send_message(app: &App, actor: Actor, key: CommandKey, draft: Draft) -> Result<Sent, Problem> {
+/// The limits on sends and on new conversations are the actor's, as are its keys, whoever acts for it. The room of the
+/// answer is the holder's, and is taken first: what is recorded is never refused.
+pub async fn send_message(
+    app: &App,
+    holder: &Holder,
+    actor: Actor,
+    key: CommandKey,
+    draft: Draft,
+) -> Result<Sent, Problem> {
     app.limits.admit_send(&actor.user_id)?;
     let action = draft.action(app.content_limit)?;
+    let room = app.limits.answer(holder, action_length(&actor, &action))?;
     let user = actor.user_id.clone();
-    match execute(app, actor, key, action).await? {
-        Outcome::Sent(recorded) => recorded.message().map(|message| Sent {
-            message,
-            replayed: false,
-        }),
-        Outcome::SentBefore(id) => app.timeline.message(&user, id).await?.map(|message| Sent {
-            message,
-            replayed: true,
-        }),
+    let (message, replayed) = match execute(app, actor, key, action).await? {
+        Outcome::Sent(recorded) => (recorded.message(), false),
+        Outcome::SentBefore(id) => (app.timeline.message(&user, id).await?, true),
         Outcome::Marked(_) => return Err(Problem::new(Code::Internal)),
-    }
-    .ok_or_else(|| Problem::new(Code::MessageNotFound))
+    };
+    let message = message.ok_or_else(|| Problem::new(Code::MessageNotFound))?;
+    Ok(Sent {
+        message,
+        replayed,
+        room,
+    })
+}
+
+/// Bytes of the message that this will be, as JSON, at most.
+fn action_length(actor: &Actor, action: &Action) -> usize {
+    let Action::SendMessage { receiver_id, content } = action else {
+        return 0;
+    };
+    wire::message_length(&Message {
+        id: 0,
+        conversation_id: ConversationId::direct(&actor.user_id, receiver_id),
+        seq: 0,
+        sender_id: actor.user_id.clone(),
+        receiver_id: receiver_id.clone(),
+        sent_at: 0,
+        received_at: None,
+        content: Some(content.clone()),
+    })
 }
 
 /// As [`send_message`], nothing is awaited before the command is in the queue.
@@ -62,18 +98,101 @@ pub async fn send_receipt(
 }
 
 async fn execute(app: &App, actor: Actor, key: CommandKey, action: Action) -> Result<Outcome, Problem> {
+    let (kind, beginning) = match &action {
+        Action::SendMessage { receiver_id, .. } if !actor.is_service => {
+            let beginning = app.limits.begin_conversation(&actor.user_id, receiver_id);
+            ("send", Some(beginning))
+        }
+        Action::SendMessage { .. } => ("send", None),
+        Action::SendReceipt { .. } => ("receipt", None),
+    };
     let command = Command {
         actor_id: actor.user_id,
         via: actor.via,
         key,
+        may_begin: beginning.as_ref().is_none_or(Beginning::may_begin),
         action,
     };
-    let kind = match &command.action {
-        Action::SendMessage { .. } => "send",
-        Action::SendReceipt { .. } => "receipt",
-    };
     let span = tracing::debug_span!("command", kind);
-    Ok(app.log.execute(command).instrument(span).await?)
+    let log = app.log.clone();
+    let Some(beginning) = beginning else {
+        return Ok(log.execute(command).instrument(span).await?);
+    };
+    let executed = async move {
+        let outcome = log.execute(command).await;
+        if matches!(&outcome, Ok(Outcome::Sent(recorded)) if recorded.seq == 1) {
+            beginning.began();
+        }
+        outcome.map_err(|error| match error {
+            ExecuteError::Rejected(Rejection::TooManyConversations) => {
+                Problem::from(error).retry_after(beginning.wait())
+            }
+            error => error.into(),
+        })
+    };
+    ToTheEnd(Some(Box::pin(executed.instrument(span)))).await
+}
+
+/// A command that goes on where its sender is gone, as what it comes to is counted.
+struct ToTheEnd<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
+
+impl<F: Future<Output: Send> + Send + 'static> Future for ToTheEnd<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(future) = &mut self.0 else {
+            return Poll::Pending;
+        };
+        let polled = future.poll_unpin(cx);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Drop for ToTheEnd<F> {
+    fn drop(&mut self) {
+        if let Some(future) = self.0.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(future);
+        }
+    }
+}
+
+/// A message as it is now, and the room of its JSON.
+pub async fn get_message(
+    app: &App,
+    holder: &Holder,
+    user: &UserId,
+    id: Position,
+) -> Result<(Message, Room), Problem> {
+    app.limits.admit_read(user)?;
+    let _reading = app.limits.begin_read(holder).await?;
+    let message = app.timeline.message(user, id).await?;
+    let message = message.ok_or_else(|| Problem::new(Code::MessageNotFound))?;
+    let room = app.limits.answer(holder, wire::message_length(&message))?;
+    Ok((message, room))
+}
+
+/// Bytes of a page as JSON, at most; one of anything always fits.
+pub const PAGE_BYTES: usize = 1 << 20;
+
+/// Those of a page beside what it holds.
+const PAGE_FIELDS: usize = 1280;
+
+/// How many of these fit into a page, and the bytes of a page of them.
+fn fitting<T>(all: &[T], length: impl Fn(&T) -> usize) -> (usize, usize) {
+    let mut bytes = PAGE_FIELDS;
+    for (index, one) in all.iter().enumerate() {
+        let length = length(one);
+        if index > 0 && bytes + length > PAGE_BYTES {
+            return (index, bytes);
+        }
+        bytes += length;
+    }
+    (all.len(), bytes)
 }
 
 /// Which messages of a conversation.
@@ -107,16 +226,27 @@ pub struct MessageList {
     pub prev: Option<String>,
 }
 
-pub async fn list_messages(app: &App, user: &UserId, asked: ListMessages) -> Result<MessageList, Problem> {
+pub async fn list_messages(
+    app: &App,
+    holder: &Holder,
+    user: &UserId,
+    asked: ListMessages,
+) -> Result<(MessageList, Room), Problem> {
+    app.limits.admit_read(user)?;
     let with = asked.with.as_deref().ok_or_else(|| {
         Problem::new(Code::ParameterInvalid).at_parameter("with", "the user id of the other one is needed")
     })?;
     let with = UserId::parse(with).map_err(|invalid| Problem::from(invalid).at_parameter("with", invalid))?;
     let conversation = ConversationId::direct(user, &with);
     let range = asked.range()?;
-    let page = app.timeline.messages(user, &conversation, range.clone()).await?;
+    let _reading = app.limits.begin_read(holder).await?;
+    let mut page = app.timeline.messages(user, &conversation, range.clone()).await?;
+    let (count, bytes) = fitting(&page.messages, wire::message_length);
+    page.more |= count < page.messages.len();
+    page.messages.truncate(count);
+    let room = app.limits.answer(holder, bytes)?;
     let (next, prev) = links(&with, &range, &page);
-    Ok(MessageList { page, next, prev })
+    Ok((MessageList { page, next, prev }, room))
 }
 
 impl MessageList {
@@ -204,19 +334,32 @@ pub struct ConversationList {
 
 pub async fn list_conversations(
     app: &App,
+    holder: &Holder,
     user: &UserId,
     asked: ListConversations,
-) -> Result<ConversationList, Problem> {
+) -> Result<(ConversationList, Room), Problem> {
+    app.limits.admit_read(user)?;
     let limit = limit(asked.limit)?;
-    let page = app.timeline.conversations(user, asked.before, limit).await?;
+    let _reading = app.limits.begin_read(holder).await?;
+    let mut page = app.timeline.conversations(user, asked.before, limit).await?;
+    let (count, bytes) = fitting(&page.conversations, wire::conversation_length);
+    if count < page.conversations.len() {
+        // The next page begins after a message, so this one ends with one.
+        let with_message = |view: &ConversationView| view.last_message.is_some();
+        let last = page.conversations[..count].iter().rposition(with_message);
+        page.conversations.truncate(last.map_or(count, |last| last + 1));
+        let last = page
+            .conversations
+            .last()
+            .and_then(|view| view.last_message.as_ref());
+        page.next_before = last.map(|message| message.id).or(page.next_before);
+    }
+    let room = app.limits.answer(holder, bytes)?;
     let next = page
         .next_before
         .map(|before| format!("/v1/conversations?before={before}&limit={limit}"));
-    Ok(ConversationList {
-        page,
-        user: user.clone(),
-        next,
-    })
+    let user = user.clone();
+    Ok((ConversationList { page, user, next }, room))
 }
 
 impl ConversationList {

@@ -282,6 +282,7 @@ impl From<Rejection> for Problem {
             Rejection::ContentTooLarge { .. } => Code::ContentTooLarge,
             Rejection::MessageNotFound => Code::MessageNotFound,
             Rejection::KeyReused => Code::KeyReused,
+            Rejection::TooManyConversations => Code::TooManyConversations,
             Rejection::CommandRefused => Code::CommandRefused,
         };
         Self::new(code).detail(rejection)

@@ -1,5 +1,6 @@
 //! The HTTP doors. Each is four moves: extract, build the command or the range, call, map the answer.
 
+mod answer;
 pub mod conversations;
 pub mod development;
 pub mod events;

@@ -1,14 +1,14 @@
 //! All routes, in one table, and what stands around each of them.
 //!
 //! From outside in: [`limits::find_client`] says for whom the request is; [`problem::finish`] gives it its id and
-//! writes every refusal's body; a panic becomes a problem; a head that is too large goes no further; the body limit
-//! follows from the content limit. Nothing compresses, because that buffers streams, and nothing times a request out
-//! from outside, because that would cut streams and leave commands with an unknown outcome: what waits has its own
-//! limit.
+//! writes every refusal's body; a panic becomes a problem; a head that is too large goes no further. Nothing compresses,
+//! because that buffers streams, and nothing times a request out from outside, because that would cut streams and leave
+//! commands with an unknown outcome: what waits has its own limit. Bodies are bounded where they are read
+//! ([`problem::read_body`]).
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::Request,
     http::{HeaderValue, header::CONNECTION},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -24,7 +24,6 @@ use crate::{
     rest::{conversations, development, events, health, messages, pages, receipts},
     socket,
     state::AppState,
-    wire::NewMessage,
 };
 
 /// What is documented: this table is also the OpenAPI document's.
@@ -72,7 +71,6 @@ pub fn router(app: AppState) -> Router {
         .merge(page_table())
         .merge(socket::router(&app))
         .fallback(|| async { Problem::new(Code::RouteNotFound) })
-        .layer(DefaultBodyLimit::max(NewMessage::body_limit(app.content_limit)))
         .layer(middleware::from_fn(limits::bound_head))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(problem::finish))

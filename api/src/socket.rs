@@ -12,8 +12,8 @@
 //! client in the chain of cursors, and fetched again with `resume`.
 //!
 //! In reading order: `packet` is what goes over the wire, `queue` what a client has asked for, `sender` what goes
-//! out, `commands` what can be asked, `session` the one task of each socket, `upgrade` the step from polling to a
-//! websocket.
+//! out, `flow` how much of both is counted, `commands` what can be asked, `session` the one task of each socket,
+//! `upgrade` the beginning of a websocket and the step to one.
 //!
 //! A client that stops reading is ended by whichever finds it first: the transport's ping, which gets no answer, or
 //! the connection's write, which stands still (see [`crate::server`]).
@@ -21,11 +21,13 @@
 mod packet;
 mod queue;
 mod sender;
+mod flow;
 mod commands;
 mod session;
 mod upgrade;
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -33,6 +35,7 @@ use std::{
 
 use axum::{
     Extension, Router,
+    body::Body,
     extract::{Request, State},
     http::Method,
     middleware::{self, Next},
@@ -50,13 +53,14 @@ use utoipa::ToSchema;
 
 pub use self::commands::{Authenticate, Authenticated, ReceiptForm, Resume, SendForm};
 use self::{
+    flow::{Flow, LONGEST_CONNECT, NoRoom},
     packet::{Decoder, Event, Malformed, Outgoing, Packet, Received},
     queue::{Flooded, Queue},
     sender::{BUFFER, Sender},
 };
 use crate::{
     auth::Caller,
-    limits::{self, ClientAddress},
+    limits::{self, ClientAddress, Way},
     metrics::{self, Cut},
     problem::{Code, Problem, ProblemBody, has_own_line, read_body},
     state::AppState,
@@ -102,35 +106,53 @@ pub fn router(app: &AppState) -> Router<AppState> {
         .ws_max_message_size(most)
         .ws_max_frame_size(most)
         .build();
-    let service = EngineIoService::with_config(Arc::new(Sockets(app.clone())), config);
+    let sockets = Arc::new(Sockets {
+        app: app.clone(),
+        sessions: Mutex::default(),
+    });
+    let service = EngineIoService::with_config(sockets.clone(), config);
     Router::new()
         .route_service("/socket.io", service.clone())
         .route_service("/socket.io/", service.clone())
-        .layer(middleware::from_fn_with_state((app.clone(), service), admit))
+        .layer(middleware::from_fn_with_state((sockets, service), admit))
 }
 
 /// Refuses a new session for the time being, in the one form from which every client comes back by itself; what is
-/// refused for good is refused once the client has said who it is. And reads what is posted, within the limits of all
-/// bodies: the transport would wait for it for ever.
+/// refused for good is refused once the client has said who it is. And reads what is posted to a session, within the
+/// limits of all bodies: the transport would wait for it for ever. What is posted to none the transport refuses by its
+/// head, so it is not read.
 async fn admit(
-    State((app, engine)): State<(AppState, EngineIoService<Sockets>)>,
+    State((sockets, engine)): State<(Arc<Sockets>, EngineIoService<Sockets>)>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let query = request.uri().query().unwrap_or_default();
-    let goes_on = query.split('&').any(|parameter| parameter.starts_with("sid="));
+    let app = &sockets.app;
+    let mut parameters = request.uri().query().unwrap_or_default().split('&');
+    let sid = parameters.find_map(|parameter| parameter.strip_prefix("sid="));
+    let (goes_on, flow) = (sid.is_some(), sid.and_then(|sid| sockets.flow(sid)));
     if request.method() == Method::POST {
         let (parts, body) = request.into_parts();
-        let whole = Request::from_parts(parts.clone(), body);
-        let (body, _place) = read_body(whole, &app).await?;
+        let Some(flow) = flow else {
+            return Ok(next.run(Request::from_parts(parts, Body::empty())).await);
+        };
+        let holder = flow.holder();
+        let most = match holder.user {
+            Some(_) => NewMessage::body_limit(app.content_limit),
+            None => LONGEST_CONNECT,
+        };
+        let mut room = app.limits.room(Way::In, &holder);
+        let body = read_body(body, most, &mut room).await?;
         return Ok(next.run(Request::from_parts(parts, body.into())).await);
     }
     if goes_on {
-        return Ok(match upgrade::accept(&engine, &mut request) {
-            Some(accepted) => accepted,
-            None => next.run(request).await,
-        });
+        let Some(flow) = flow else {
+            return Ok(next.run(request).await);
+        };
+        if let Some(accepted) = upgrade::step_up(&engine, &mut request, &flow) {
+            return Ok(accepted);
+        }
+        return Ok(flow.count_answer(next.run(request).await).await);
     }
     if let Some(code) = app.hub.refuses() {
         return Err(Problem::new(code));
@@ -139,7 +161,12 @@ async fn admit(
     request
         .extensions_mut()
         .insert(Place(Arc::new(Mutex::new(place))));
-    Ok(next.run(request).await)
+    let flow = Flow::new(&app.limits, app.limits.holder(address, None));
+    request.extensions_mut().insert(flow.clone());
+    Ok(match upgrade::begin(&engine, &mut request, &flow) {
+        Some(accepted) => accepted,
+        None => next.run(request).await,
+    })
 }
 
 /// The connection's place within the limits. It lies in the request that began the session, which the transport keeps
@@ -220,7 +247,11 @@ pub struct ConnectError<'a> {
     data: Option<&'a ProblemBody>,
 }
 
-struct Sockets(AppState);
+struct Sockets {
+    app: AppState,
+    /// By the name that the transport gives a session.
+    sessions: Mutex<HashMap<String, Flow>>,
+}
 
 impl fmt::Debug for Sockets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -232,6 +263,9 @@ impl EngineIoHandler for Sockets {
     type Data = Connection;
 
     fn on_connect(self: Arc<Self>, transport: Arc<Transport>) {
+        if let Some(flow) = Flow::of(&transport) {
+            self.sessions().insert(transport.id.to_string(), flow.clone());
+        }
         tokio::spawn(async move {
             let silent = tokio::time::timeout(CONNECT_LIMIT, transport.data.ended.cancelled()).await;
             if silent.is_err() && transport.data.lock().phase != Phase::Connected {
@@ -246,6 +280,7 @@ impl EngineIoHandler for Sockets {
             metrics::cut(Cut::PingTimeout);
         }
         transport.data.ended.cancel();
+        self.sessions().remove(&transport.id.to_string());
     }
 
     fn on_message(self: &Arc<Self>, text: Str, transport: Arc<Transport>) {
@@ -254,13 +289,21 @@ impl EngineIoHandler for Sockets {
     }
 
     fn on_binary(self: &Arc<Self>, bytes: Bytes, transport: Arc<Transport>) {
-        let limit = NewMessage::body_limit(self.0.content_limit);
+        let limit = NewMessage::body_limit(self.app.content_limit);
         let received = transport.data.lock().decoder.binary(bytes, limit);
         self.received(received, &transport);
     }
 }
 
 impl Sockets {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Flow>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flow(&self, sid: &str) -> Option<Flow> {
+        self.sessions().get(sid).cloned()
+    }
+
     fn received(&self, received: Result<Option<Received>, Malformed>, transport: &Arc<Transport>) {
         match received {
             Ok(None) => {}
@@ -296,7 +339,7 @@ impl Sockets {
             }
             state.phase = Phase::Authenticating;
         }
-        let (app, auth, transport) = (self.0.clone(), auth.to_owned(), transport.clone());
+        let (app, auth, transport) = (self.app.clone(), auth.to_owned(), transport.clone());
         let mut connecting = Box::pin(async move {
             let admitted = authenticate(&app, &auth).await;
             begin(app, admitted, transport);
@@ -312,6 +355,9 @@ impl Sockets {
 fn begin(app: AppState, admitted: Result<(Caller, After), Problem>, transport: Arc<Transport>) {
     match admitted {
         Ok((caller, after)) => {
+            if let Some(flow) = Flow::of(&transport) {
+                flow.of_user(&caller.user_id);
+            }
             transport.data.set_phase(Phase::Connected);
             let sender = Sender::new(transport, app.stall);
             let session = session::run(app, sender, caller, after);
@@ -369,7 +415,19 @@ fn enqueue(event: Event, transport: &Arc<Transport>) {
     if transport.data.lock().phase != Phase::Connected {
         return;
     }
-    if transport.data.queue.put(event, QUEUE_BYTES) == Err(Flooded) {
+    let queue = &transport.data.queue;
+    let weight = event.weight();
+    let flow = Flow::of(transport);
+    let put = if flow.is_some_and(|flow| flow.waits(weight) == Err(NoRoom)) {
+        queue.refuse(event.ack)
+    } else {
+        queue.put(event, QUEUE_BYTES).map(|waits| {
+            if let Some(flow) = flow.filter(|_| !waits) {
+                flow.taken(weight);
+            }
+        })
+    };
+    if put == Err(Flooded) {
         metrics::cut(Cut::Flooded);
         transport.close(DisconnectReason::TransportError);
     }

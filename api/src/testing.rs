@@ -61,6 +61,7 @@ pub(crate) struct Setup {
     /// The log and the timeline answer with this.
     pub(crate) failing: Option<ExecuteError>,
     pub(crate) limits: LimitsOptions,
+    pub(crate) content_limit: usize,
 }
 
 impl Default for Setup {
@@ -72,6 +73,7 @@ impl Default for Setup {
             heartbeat: Duration::from_secs(15),
             failing: None,
             limits: limits(),
+            content_limit: CONTENT_LIMIT,
         }
     }
 }
@@ -81,12 +83,17 @@ pub(crate) fn limits() -> LimitsOptions {
     LimitsOptions {
         sends_per_second: 1_000_000,
         sends_burst: 1_000_000,
+        reads_per_second: 1_000_000,
+        reads_burst: 1_000_000,
+        reads_at_work: 8,
+        new_conversations: 1_000_000,
         connections_per_user: 1000,
         connections_per_address: 1000,
         // What a router has for its peer that is called without a listener.
         trusted_proxies: "0.0.0.0".parse().unwrap(),
         bodies: 1 << 20,
-        body: NewMessage::body_limit(CONTENT_LIMIT),
+        answers: 64 << 20,
+        largest: NewMessage::body_limit(CONTENT_LIMIT),
     }
 }
 
@@ -125,7 +132,7 @@ impl Server {
         };
         let facts = Facts {
             development: setup.development,
-            content_limit: CONTENT_LIMIT,
+            content_limit: setup.content_limit,
         };
         let app = Arc::new(App {
             log,
@@ -136,7 +143,7 @@ impl Server {
             chat_page: ChatPage::new(setup.page, facts),
             readiness: readiness.clone(),
             limits: Limits::new(setup.limits),
-            content_limit: CONTENT_LIMIT,
+            content_limit: setup.content_limit,
             heartbeat: setup.heartbeat,
             pings: Pings::default(),
             stall: Duration::from_secs(30),

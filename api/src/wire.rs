@@ -18,9 +18,9 @@ pub(crate) use self::event::event_of_example;
 pub use self::{
     binary::{Attachment, Binary, Data},
     content::{Draft, MessageForm, NewData, NewMessage, NewText},
-    conversation::{Conversation, Conversations, Participant},
+    conversation::{Conversation, Conversations, Participant, json_length as conversation_length},
     event::{Event, UpTo, event_body, frame},
-    message::{History, Message},
+    message::{History, Message, json_length as message_length},
     receipt::{NewReceipt, Receipt, ReceiptType},
     stream::{Closing, EventPage, Expiring, Heartbeat, Ready, Reset},
 };

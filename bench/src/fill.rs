@@ -62,6 +62,7 @@ pub(crate) async fn send(
                     actor_id: UserId::parse(&sender)?,
                     via: None,
                     key: GroupCommit::new_key(),
+                    may_begin: true,
                     action: Action::SendMessage {
                         receiver_id: UserId::parse(&receiver)?,
                         content: Content::text("x".repeat(content)),

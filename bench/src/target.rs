@@ -28,5 +28,10 @@ pub(crate) fn token(user: &str) -> String {
 }
 
 /// What the server is told for load from one address. Everything else is as it comes.
-pub(crate) const SETTINGS: [(&str, &str); 2] =
-    [("CHAT_CONNECTIONS_PER_ADDRESS", "1000000"), ("CHAT_LOG", "warn")];
+pub(crate) const SETTINGS: [(&str, &str); 5] = [
+    ("CHAT_CONNECTIONS_PER_ADDRESS", "1000000"),
+    ("CHAT_READS_PER_SECOND", "1000000"),
+    ("CHAT_READS_BURST", "1000000"),
+    ("CHAT_NEW_CONVERSATIONS_PER_HOUR", "1000000"),
+    ("CHAT_LOG", "warn"),
+];

@@ -15,6 +15,8 @@ pub struct Command {
     pub via: Option<UserId>,
     /// The client's, or one that the server made: a command is repeatable from the moment that it is queued.
     pub key: CommandKey,
+    /// Whether a send may begin a conversation. Its door counts how many the actor begins.
+    pub may_begin: bool,
     pub action: Action,
 }
 
@@ -85,6 +87,7 @@ mod tests {
             actor_id: UserId::parse(actor).unwrap(),
             via: None,
             key: CommandKey::of_server(1),
+            may_begin: true,
             action: Action::SendMessage {
                 receiver_id: UserId::parse(receiver).unwrap(),
                 content,

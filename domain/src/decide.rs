@@ -29,7 +29,11 @@ pub fn decide(facts: &Facts, command: &Command) -> Result<Option<Decided>, Rejec
     match &command.action {
         Action::SendMessage { receiver_id, content } => {
             let conversation_id = ConversationId::direct(&command.actor_id, receiver_id);
-            let seq = facts.conversations.get(&conversation_id).map_or(0, |c| c.seq) + 1;
+            let conversation = facts.conversations.get(&conversation_id);
+            if conversation.is_none() && !command.may_begin {
+                return Err(Rejection::TooManyConversations);
+            }
+            let seq = conversation.map_or(0, |c| c.seq) + 1;
             let sender = facts
                 .participants
                 .get(&(conversation_id.clone(), command.actor_id.clone()));

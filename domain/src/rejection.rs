@@ -38,6 +38,8 @@ pub enum Rejection {
     MessageNotFound,
     #[error("the key was used with another command before")]
     KeyReused,
+    #[error("you have begun too many conversations within an hour")]
+    TooManyConversations,
     /// The database refused what this command, and no other of its batch, would have written.
     #[error("the database refused the command")]
     CommandRefused,
@@ -50,6 +52,7 @@ impl Rejection {
             Self::ContentTooLarge { .. } => "content_too_large",
             Self::MessageNotFound => "message_not_found",
             Self::KeyReused => "key_reused",
+            Self::TooManyConversations => "too_many_conversations",
             Self::CommandRefused => "command_refused",
         }
     }

@@ -48,6 +48,7 @@ impl Log {
             actor_id: user(actor),
             via: None,
             key: CommandKey::of_server(self.commands),
+            may_begin: true,
             action,
         }
     }
@@ -350,6 +351,36 @@ fn adopted(from: &str, to: &str, position: Position, seq: i64) -> Recorded {
             content: None,
             received_after: seq,
         },
+    }
+}
+
+#[test]
+fn who_may_begin_no_conversation_goes_on_with_those_that_are_there() {
+    let mut log = Log::default();
+    let first = log.send("alice", "bob", "hi");
+    log.execute(first.clone()).unwrap();
+    let barred = |command: Command| Command {
+        may_begin: false,
+        ..command
+    };
+    let (to_bob, to_carol) = (log.send("alice", "bob", "hi"), log.send("alice", "carol", "hi"));
+    assert!(matches!(log.execute(barred(to_bob)), Ok(Outcome::Sent(_))));
+    assert_eq!(
+        log.execute(barred(to_carol.clone())),
+        Err(Rejection::TooManyConversations)
+    );
+    // What was recorded is answered from its record.
+    assert_eq!(log.execute(barred(first)), Ok(Outcome::SentBefore(1)));
+    // In one batch, too, what another has begun is there.
+    let begun = log.run(vec![to_carol.clone(), barred(log_again(&to_carol))]);
+    assert!(begun.outcomes.iter().all(Result::is_ok), "{:?}", begun.outcomes);
+}
+
+/// The same under another key.
+fn log_again(command: &Command) -> Command {
+    Command {
+        key: CommandKey::of_server(u128::MAX),
+        ..command.clone()
     }
 }
 

@@ -33,8 +33,8 @@ pub struct SqlTimeline {
     database: Database,
 }
 
-/// A page of history holds at most so many bytes of content, or one message.
-const PAGE_BYTES: usize = 4 << 20;
+/// A page of history holds at most so many bytes of content, or one message. As JSON it is larger, and cut once more.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// Messages of a conversation.
 struct SeqRange {

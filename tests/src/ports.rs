@@ -118,6 +118,7 @@ impl Ports {
                 actor_id: user(actor),
                 via: None,
                 key,
+                may_begin: true,
                 action,
             })
             .await

@@ -1,13 +1,31 @@
 //! HTTP byte by byte, for requests that no client library would send.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
+
+/// A connection that holds little on the way: a small window, and segments so small that the server's side of the
+/// kernel buffers little as well.
+pub async fn narrow_connection(port: u16) -> TcpStream {
+    let connect = async {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_recv_buffer_size(1024)?;
+        socket.set_tcp_mss(536)?;
+        socket.set_nonblocking(true)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        TcpSocket::from_std_stream(socket.into()).connect(address).await
+    };
+    connect.await.expect("the server listens")
+}
 
 /// An answer as it came.
 #[derive(Clone, Debug)]

@@ -425,6 +425,7 @@ fn closing(code: Code) -> Value {
 pub fn refusals(channel: &str, key: &str) -> Vec<Code> {
     use Code::*;
     const COMMAND: &[Code] = &[BodyInvalid, Overloaded];
+    const READ: &[Code] = &[RateLimited, Unavailable];
     const WRITE: &[Code] = &[
         KeyInvalid,
         KeyReused,
@@ -433,6 +434,7 @@ pub fn refusals(channel: &str, key: &str) -> Vec<Code> {
         OutcomeUnknown,
         Internal,
     ];
+    const CLOSING: &[Code] = &[Starting, Shutdown, TokenExpired, TooManyConnections, NotReady];
     let lists: &[&[Code]] = match (channel, key) {
         ("socket", "connect_error") => &[&[
             BodyInvalid,
@@ -455,20 +457,19 @@ pub fn refusals(channel: &str, key: &str) -> Vec<Code> {
                 ContentTypeInvalid,
                 DataInvalid,
             ],
-            &[ContentTooLarge, ContentEmpty, RateLimited],
+            &[ContentTooLarge, ContentEmpty, RateLimited, TooManyConversations],
         ],
         ("socket", "receipt_ack") => &[COMMAND, WRITE, &[MessageNotFound]],
-        ("socket", "history_ack") => &[COMMAND, &[ParameterInvalid, UserIdInvalid, Unavailable]],
-        ("socket", "conversations_ack") => &[COMMAND, &[ParameterInvalid, Unavailable]],
+        ("socket", "history_ack") => &[COMMAND, READ, &[ParameterInvalid, UserIdInvalid]],
+        ("socket", "conversations_ack") => &[COMMAND, READ, &[ParameterInvalid]],
         ("socket", "resume_ack") => &[COMMAND, &[CursorInvalid]],
         ("socket", "authenticate_ack") => &[
             COMMAND,
             &[TokenInvalid, TokenExpired, TokenUserMismatch, NotReady],
         ],
         ("socket", "other_ack") => &[COMMAND, &[EventUnknown, JsonInvalid]],
-        ("socket" | "stream", "closing") => {
-            &[&[Starting, Shutdown, TokenExpired, TooManyConnections, NotReady]]
-        }
+        ("socket", "closing") => &[CLOSING],
+        ("stream", "closing") => &[CLOSING, &[Overloaded]],
         ("poll", "refused") => return openapi::refusals("stream_events"),
         ("stream", "refused") => {
             let mut codes = openapi::refusals("stream_events");

@@ -17,6 +17,8 @@ pub struct Actor {
     pub user_id: UserId,
     /// The service.
     pub via: Option<UserId>,
+    /// The token is a service's, which begins as many conversations as it likes.
+    pub is_service: bool,
 }
 
 impl From<Caller> for Actor {
@@ -24,6 +26,7 @@ impl From<Caller> for Actor {
         Self {
             user_id: caller.user_id,
             via: None,
+            is_service: caller.scopes.send_as,
         }
     }
 }
@@ -33,7 +36,7 @@ impl FromRequestParts<AppState> for Actor {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        let caller = Caller::of_headers(&parts.headers, app).await?;
+        let caller = Caller::of_head(parts, app).await?;
         let mut values = parts.headers.get_all(ACT_AS).iter();
         let (Some(value), more) = (values.next(), values.next()) else {
             return Ok(caller.into());
@@ -47,6 +50,10 @@ impl FromRequestParts<AppState> for Actor {
         let invalid = || Problem::from(Invalid::UserId).at_header("Act-As", Invalid::UserId);
         let user_id = named.ok_or_else(invalid)?;
         let via = (caller.user_id != user_id).then_some(caller.user_id);
-        Ok(Self { user_id, via })
+        Ok(Self {
+            user_id,
+            via,
+            is_service: true,
+        })
     }
 }

@@ -101,17 +101,24 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        let caller = Self::of_headers(&parts.headers, app).await?;
+        let caller = Self::of_head(parts, app).await?;
         refuse_act_as(&parts.headers)?;
         Ok(caller)
     }
 }
 
 impl Caller {
-    pub(super) async fn of_headers(headers: &HeaderMap, app: &AppState) -> Result<Self, Problem> {
-        Self::authenticate(&app.verifier, bearer(headers)).await
+    /// What the request takes from here on is the caller's.
+    pub(super) async fn of_head(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let caller = Self::authenticate(&app.verifier, bearer(&parts.headers)).await?;
+        parts.extensions.insert(TokenUser(caller.user_id.clone()));
+        Ok(caller)
     }
 }
+
+/// In the extensions of a request, once it is known: whose token it has.
+#[derive(Debug, Clone)]
+pub struct TokenUser(pub UserId);
 
 /// Nobody reads as somebody else. Who asks for it is told so, rather than given what is its own.
 fn refuse_act_as(headers: &HeaderMap) -> Result<(), Problem> {
@@ -140,6 +147,7 @@ impl FromRequestParts<AppState> for StreamCaller {
             Some(token) => Caller::authenticate(&app.verifier, Some(token)).await,
             None => Caller::authenticate(&app.verifier, of_query().as_deref()).await,
         }?;
+        parts.extensions.insert(TokenUser(caller.user_id.clone()));
         refuse_act_as(&parts.headers)?;
         Ok(Self(caller))
     }

@@ -5,6 +5,7 @@ use clap::Args;
 use super::{ConfigError, value, within};
 use crate::{
     limits::{LimitsOptions, TrustedProxies},
+    operations::PAGE_BYTES,
     wire::NewMessage,
 };
 
@@ -67,13 +68,51 @@ pub struct LimitArguments {
     )]
     pub sends_burst: u32,
 
-    /// How many bytes of request bodies are read at a time, of all requests together, and half as many of an address; four
-    /// of the largest always fit
+    /// How often a user may read in a second for long, on this node: history, lists and long polls
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_READS_PER_SECOND",
+        value_name = "COUNT",
+        default_value_t = 500
+    )]
+    pub reads_per_second: u32,
+
+    /// How often a user may read at once, after silence
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_READS_BURST",
+        value_name = "COUNT",
+        default_value_t = 5000
+    )]
+    pub reads_burst: u32,
+
+    /// How many conversations a user may begin in an hour, on this node; a token with the scope chat.send_as has no limit
+    #[arg(
+        long,
+        global = true,
+        env = "CHAT_NEW_CONVERSATIONS_PER_HOUR",
+        value_name = "COUNT",
+        default_value_t = 20
+    )]
+    pub new_conversations_per_hour: usize,
+
+    /// How many bytes of answers and events may wait to be written at a time, of all connections together, half as many
+    /// of an address and a quarter of a user; four of the largest always fit
+    #[arg(long, global = true, env = "CHAT_ANSWERS_LIMIT", value_name = "BYTES", default_value_t = 64 << 20)]
+    pub answers_limit: usize,
+
+    /// How many bytes of request bodies and frames are read at a time, of all connections together, half as many of an
+    /// address and a quarter of a user; four of the largest always fit
     #[arg(long, global = true, env = "CHAT_BODIES_LIMIT", value_name = "BYTES", default_value_t = 64 << 20)]
     pub bodies_limit: usize,
 }
 
 const MOST: usize = 1_000_000;
+
+/// A quarter of it is a user's, who is to have room for a page.
+const ANSWERS_LEAST: usize = 4 * PAGE_BYTES;
 
 impl LimitArguments {
     pub(super) fn connections(&self) -> Result<Option<usize>, ConfigError> {
@@ -81,7 +120,11 @@ impl LimitArguments {
         self.connections.map(check).transpose()
     }
 
-    pub(super) fn check(&self, content_limit: usize) -> Result<LimitsOptions, ConfigError> {
+    pub(super) fn check(
+        &self,
+        content_limit: usize,
+        database_connections: u32,
+    ) -> Result<LimitsOptions, ConfigError> {
         let trusted_proxies = self.trusted_proxies.parse::<TrustedProxies>();
         Ok(LimitsOptions {
             connections_per_user: within("CHAT_CONNECTIONS_PER_USER", self.connections_per_user, 1, MOST)?,
@@ -94,8 +137,18 @@ impl LimitArguments {
             trusted_proxies: trusted_proxies.map_err(|error| value("CHAT_TRUSTED_PROXIES", error))?,
             sends_per_second: within("CHAT_SENDS_PER_SECOND", self.sends_per_second, 1, 1_000_000)?,
             sends_burst: within("CHAT_SENDS_BURST", self.sends_burst, 1, 1_000_000)?,
+            reads_per_second: within("CHAT_READS_PER_SECOND", self.reads_per_second, 1, 1_000_000)?,
+            reads_burst: within("CHAT_READS_BURST", self.reads_burst, 1, 1_000_000)?,
+            reads_at_work: database_connections as usize,
+            new_conversations: within(
+                "CHAT_NEW_CONVERSATIONS_PER_HOUR",
+                self.new_conversations_per_hour,
+                1,
+                MOST,
+            )?,
             bodies: within("CHAT_BODIES_LIMIT", self.bodies_limit, 1 << 20, 1 << 30)?,
-            body: NewMessage::body_limit(content_limit),
+            answers: within("CHAT_ANSWERS_LIMIT", self.answers_limit, ANSWERS_LEAST, 1 << 30)?,
+            largest: NewMessage::body_limit(content_limit),
         })
     }
 }

@@ -43,7 +43,10 @@ fn the_defaults_are_those_of_the_documentation() {
     );
     assert_eq!((limits.sends_per_second, limits.sends_burst), (200, 4000));
     assert_eq!(limits.trusted_proxies, "127.0.0.0/8, ::1".parse().unwrap());
-    assert_eq!((limits.bodies, config.admin_listen), (64 << 20, None));
+    assert_eq!((limits.reads_per_second, limits.reads_burst), (500, 5000));
+    assert_eq!(limits.new_conversations, 20);
+    assert_eq!((limits.bodies, limits.answers), (64 << 20, 64 << 20));
+    assert_eq!((limits.reads_at_work, config.admin_listen), (8, None));
     assert_eq!(config.tokens.rules, TokenRules::default());
     let times = [
         config.poll,
@@ -101,7 +104,14 @@ fn values_out_of_range_are_named() {
         ),
         (["--sends-per-second", "0"], "CHAT_SENDS_PER_SECOND"),
         (["--sends-burst", "1000001"], "CHAT_SENDS_BURST"),
+        (["--reads-per-second", "0"], "CHAT_READS_PER_SECOND"),
+        (["--reads-burst", "1000001"], "CHAT_READS_BURST"),
+        (
+            ["--new-conversations-per-hour", "0"],
+            "CHAT_NEW_CONVERSATIONS_PER_HOUR",
+        ),
         (["--bodies-limit", "1048575"], "CHAT_BODIES_LIMIT"),
+        (["--answers-limit", "4194303"], "CHAT_ANSWERS_LIMIT"),
         (["--log", "a=b=c"], "CHAT_LOG"),
         (
             ["--jwt-secret", "0123456789abcdef0123456789abcde"],

@@ -30,20 +30,30 @@ impl<K: Eq + Hash + Clone> Counts<K> {
 
     /// Nothing where it would be more than the limit.
     pub(crate) fn take(self: &Arc<Self>, key: K, amount: usize) -> Option<Place<K>> {
-        let mut taken = self.taken();
-        let before = taken.get(&key).copied().unwrap_or_default();
-        let after = before.checked_add(amount).filter(|after| *after <= self.limit)?;
-        taken.insert(key.clone(), after);
-        Some(Place {
+        self.add(&key, amount).then(|| Place {
             counts: self.clone(),
             key,
             amount,
         })
     }
+
+    /// As [`take`](Self::take); the caller gives it back.
+    pub(super) fn add(&self, key: &K, amount: usize) -> bool {
+        let mut taken = self.taken();
+        let before = taken.get(key).copied().unwrap_or_default();
+        match before.checked_add(amount).filter(|after| *after <= self.limit) {
+            Some(0) => true,
+            Some(after) => {
+                taken.insert(key.clone(), after);
+                true
+            }
+            None => false,
+        }
+    }
 }
 
 impl<K: Eq + Hash> Counts<K> {
-    fn give_back(&self, key: &K, amount: usize) {
+    pub(super) fn give_back(&self, key: &K, amount: usize) {
         let mut taken = self.taken();
         let Some(count) = taken.get_mut(key) else { return };
         *count -= amount;

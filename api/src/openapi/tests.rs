@@ -2,12 +2,12 @@ use axum::{
     body::Body,
     http::{HeaderName, HeaderValue, Method, Request, header::AUTHORIZATION},
 };
-use chat_domain::{ports::ExecuteError, rejection::Rejection};
+use chat_domain::{ids::UserId, ports::ExecuteError, rejection::Rejection};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, get_current_timestamp};
 
 use super::*;
 use crate::{
-    limits::{HEAD_LIMIT, LimitsOptions},
+    limits::{FREE, HEAD_LIMIT, LimitsOptions},
     testing::{Answer, CONTENT_LIMIT, SECRET, Server, Setup, limits},
 };
 
@@ -179,14 +179,31 @@ async fn provoke(operation: &str, code: Code) -> Answer {
         Code::RateLimited => LimitsOptions {
             sends_per_second: 1,
             sends_burst: 1,
+            reads_per_second: 1,
+            reads_burst: 1,
             ..limits()
         },
+        // Nothing passes that is counted at all.
         Code::Overloaded => LimitsOptions {
-            bodies: 1,
+            bodies: if operation == "create_development_token" {
+                1
+            } else {
+                limits().bodies
+            },
+            answers: 1,
+            largest: 1,
+            reads_at_work: 1,
+            ..limits()
+        },
+        Code::TooManyConversations => LimitsOptions {
+            new_conversations: 1,
             ..limits()
         },
         _ => limits(),
     };
+    if code == Code::Overloaded {
+        setup.content_limit = FREE;
+    }
     let server = Server::with(setup);
     if let Some(answer) = provoke_by_body(&server, &asked, code).await {
         return answer;
@@ -217,7 +234,24 @@ async fn provoke(operation: &str, code: Code) -> Answer {
         }
         Code::UserIdInvalid if operation == "list_messages" => asked.path = "/v1/messages?with=~".into(),
         Code::UserIdInvalid => asked.set("act-as", "~"),
-        Code::RateLimited => before = Some(Asked::of("send_message")),
+        Code::RateLimited => before = Some(Asked::of(operation)),
+        Code::TooManyConversations => {
+            let token = crate::testing::token("alice");
+            asked.set("authorization", &format!("Bearer {token}"));
+            server.send("alice", "carol", "the one that she may begin").await;
+        }
+        Code::Overloaded if operation == "stream_events" => {
+            for _ in 0..3 {
+                server.send("alice", "bob", &"x".repeat(FREE / 2)).await;
+            }
+            asked.path += "&after=0";
+        }
+        Code::Overloaded if !operation.starts_with("send") => {
+            let alice = UserId::parse("alice").unwrap();
+            let holder = server.app.limits.holder([192, 0, 2, 1].into(), Some(&alice));
+            let _held = server.app.limits.begin_read(&holder).await.ok().unwrap();
+            return server.call(asked.request()).await;
+        }
         Code::ParameterInvalid if operation == "get_message" => asked.path = "/v1/messages/x".into(),
         Code::ParameterInvalid => {
             asked.path = format!("{}?limit=0&with=bob", asked.path.split('?').next().unwrap())
@@ -278,14 +312,7 @@ async fn provoke_by_body(server: &Server, asked: &Asked, code: Code) -> Option<A
         Code::ContentTooLarge => {
             Body::from(json!({"receiver_id": "bob", "text": "x".repeat(CONTENT_LIMIT + 1)}).to_string())
         }
-        // The places of all bodies are taken, none of them by an address that has too many.
-        Code::Overloaded if asked.path == "/dev/token" => {
-            let address = |host| std::net::Ipv4Addr::new(192, 0, 2, host).into();
-            let _held: Vec<_> = (0..4)
-                .map(|host| server.app.limits.admit_body(None, address(host)).ok().unwrap())
-                .collect();
-            return Some(server.call(asked.request()).await);
-        }
+        Code::Overloaded if asked.path == "/dev/token" => Body::from(" ".repeat(2 * FREE)),
         _ => return None,
     };
     Some(server.call(asked.with(body)).await)

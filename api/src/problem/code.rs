@@ -65,6 +65,7 @@ codes! {
     CommandRefused        "command_refused"         UNPROCESSABLE_ENTITY   "The database refused the command"
     // Too much, or too often.
     RateLimited           "rate_limited"            TOO_MANY_REQUESTS      "Too much was sent"
+    TooManyConversations  "too_many_conversations"  TOO_MANY_REQUESTS      "Too many conversations were begun"
     HeadersTooLarge       "headers_too_large"       REQUEST_HEADER_FIELDS_TOO_LARGE "The head of the request is too large"
     // Ours.
     Internal              "internal"                INTERNAL_SERVER_ERROR  "The server failed"
@@ -86,6 +87,7 @@ impl Code {
             }
             Self::Unavailable | Self::NotReady => Some(3),
             Self::TooManyConnections => Some(5),
+            Self::TooManyConversations => Some(60),
             _ => None,
         }
     }
@@ -134,6 +136,7 @@ mod tests {
             Rejection::ContentTooLarge { size: 2, limit: 1 },
             Rejection::MessageNotFound,
             Rejection::KeyReused,
+            Rejection::TooManyConversations,
             Rejection::CommandRefused,
         ];
         for rejection in rejections {

@@ -1,19 +1,22 @@
 //! Axum's extractors with problems for rejections.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    body::{Bytes, HttpBody},
+    body::{Body, HttpBody},
     extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE, request::Parts},
+    http::{HeaderMap, header::CONTENT_TYPE, request::Parts},
 };
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::{Code, Problem};
 use crate::{
-    limits::{BodyPlace, ClientAddress},
+    auth::TokenUser,
+    limits::{ClientAddress, Holder, Room, Way},
     state::AppState,
+    wire::NewMessage,
 };
 
 /// How long a body may take, from the end of the request's head: a client that sends a byte now and then holds a
@@ -22,8 +25,9 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 const BODY_RATE: u64 = 64 << 10;
 
 /// A JSON body. Fields that are not known are ignored: a newer client may send more. Wrong JSON is `json_invalid`,
-/// JSON of the wrong form `body_invalid` with a pointer to what is wrong.
-pub struct Json<T>(pub T);
+/// JSON of the wrong form `body_invalid` with a pointer to what is wrong. With it comes the room of the body, to be held
+/// as long as what was in it.
+pub struct Json<T>(pub T, pub Room);
 
 impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
     type Rejection = Problem;
@@ -32,26 +36,62 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
         if !is_json(request.headers()) {
             return Err(Problem::new(Code::MediaTypeUnsupported));
         }
-        let (body, _place) = read_body(request, app).await?;
-        parse_json(&body).map(Self)
+        let (parts, body) = request.into_parts();
+        let mut room = app.limits.room(Way::In, &holder(&parts, app));
+        let body = read_body(body, NewMessage::body_limit(app.content_limit), &mut room).await?;
+        parse_json(&body).map(|value| Self(value, room))
     }
 }
 
-/// A body within the limits of size and time, and its place among all of them, to be held as long as it.
-pub async fn read_body(request: Request, app: &AppState) -> Result<(Bytes, BodyPlace), Problem> {
-    let length = request.body().size_hint().upper();
-    let Some(&ClientAddress(address)) = request.extensions().get() else {
-        return Err(Problem::new(Code::Internal));
-    };
-    let place = app.limits.admit_body(length, address)?;
-    let time = BODY_TIME + Duration::from_secs(length.unwrap_or(0) / BODY_RATE);
-    let body = tokio::time::timeout(time, Bytes::from_request(request, app)).await;
-    let body = body.map_err(|_| Problem::new(Code::BodyTimeout))?;
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge),
-        _ => Problem::new(Code::BodyIncomplete),
-    })?;
-    Ok((body, place))
+/// A body of so many bytes at most, within the limit of time. The room grows with what has come, and is to be held as
+/// long as the body.
+pub async fn read_body(body: Body, most: usize, room: &mut Room) -> Result<Vec<u8>, Problem> {
+    let announced = body.size_hint();
+    if announced.lower() > most as u64 {
+        return Err(Problem::new(Code::BodyTooLarge));
+    }
+    let time = BODY_TIME + Duration::from_secs(announced.lower() / BODY_RATE);
+    let whole = announced.exact().and_then(|length| usize::try_from(length).ok());
+    let read = tokio::time::timeout(time, gather(body, most, whole.unwrap_or(most), room)).await;
+    read.unwrap_or_else(|_| Err(Problem::new(Code::BodyTimeout)))
+}
+
+/// `whole`: bytes that it comes to, as far as that is known.
+async fn gather(mut body: Body, most: usize, whole: usize, room: &mut Room) -> Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Problem::new(Code::BodyIncomplete))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = bytes.len() + data.len();
+        if length > most {
+            return Err(Problem::new(Code::BodyTooLarge));
+        }
+        if length > bytes.capacity() {
+            // Twice as much each time, so that little is copied, and no more than it can come to.
+            let capacity = (bytes.capacity() * 2).clamp(length, whole.max(length));
+            room.hold(capacity)?;
+            bytes.reserve_exact(capacity - bytes.len());
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+fn holder(parts: &Parts, app: &AppState) -> Holder {
+    let user = parts.extensions.get().map(|TokenUser(user)| user);
+    match parts.extensions.get() {
+        Some(&ClientAddress(address)) => app.limits.holder(address, user),
+        None => Holder::default(),
+    }
+}
+
+/// Whose the request is, for all that is counted. To be extracted after the caller.
+impl FromRequestParts<AppState> for Holder {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Infallible> {
+        Ok(holder(parts, app))
+    }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -125,6 +125,7 @@ impl Log {
                 actor_id: user(from),
                 via: None,
                 key,
+                may_begin: true,
                 action,
             })
             .await

@@ -6,9 +6,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use super::answer;
 use crate::{
     auth::Caller,
     examples,
+    limits::Holder,
     operations::{self, ListConversations},
     problem::{Problem, Query},
     state::AppState,
@@ -28,12 +30,13 @@ use crate::{
 pub async fn list_conversations(
     State(app): State<AppState>,
     caller: Caller,
+    holder: Holder,
     Query(query): Query<ListConversations>,
 ) -> Result<Response, Problem> {
-    let list = operations::list_conversations(&app, &caller.user_id, query).await?;
+    let (list, room) = operations::list_conversations(&app, &holder, &caller.user_id, query).await?;
     let link = list.next.as_ref();
     let link = link.map(|next| [(LINK, format!(r#"<{next}>; rel="next""#))]);
-    Ok((link, axum::Json(list.body(&mut Binary::Base64))).into_response())
+    Ok((link, answer::json(room, &list.body(&mut Binary::Base64))?).into_response())
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ pub struct Token {
 pub async fn create_development_token(
     State(app): State<AppState>,
     _: OnThisMachine,
-    Json(body): Json<NewToken>,
+    Json(body, _room): Json<NewToken>,
 ) -> Result<Response, Problem> {
     let user_id =
         UserId::parse(&body.user_id).map_err(|invalid| Problem::from(invalid).at("/user_id", invalid))?;

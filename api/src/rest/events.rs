@@ -20,7 +20,7 @@ use self::accept::Form;
 use crate::{
     auth::{Caller, StreamCaller},
     examples,
-    limits::{ClientAddress, Door},
+    limits::{ClientAddress, Door, Holder},
     operations::limit,
     problem::{Code, Problem, Query},
     state::AppState,
@@ -72,6 +72,7 @@ pub async fn stream_events(
     State(app): State<AppState>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
     caller: Result<StreamCaller, Problem>,
+    holder: Holder,
     headers: HeaderMap,
     Query(query): Query<StreamEvents>,
 ) -> Result<Response, Problem> {
@@ -87,10 +88,10 @@ pub async fn stream_events(
     let after = query.after(&headers)?;
     let reader = query.reader(&caller)?;
     match form {
-        Form::Stream => Ok(sse::stream(app, address, caller, reader, after).await),
+        Form::Stream => Ok(sse::stream(app, address, holder, caller, reader, after).await),
         Form::Page => {
             let (limit, wait) = (limit(query.limit)?, query.wait()?);
-            poll::poll(&app, address, caller, reader, after, limit, wait).await
+            poll::poll(&app, address, &holder, caller, reader, after, (limit, wait)).await
         }
     }
 }

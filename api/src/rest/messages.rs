@@ -12,12 +12,13 @@ use chat_domain::Position;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::key::Key;
+use super::{answer, key::Key};
 use crate::{
     auth::{Actor, Caller},
     examples,
+    limits::Holder,
     operations::{self, ListMessages, Sent},
-    problem::{Code, Json, Path, Problem, Query},
+    problem::{Json, Path, Problem, Query},
     state::AppState,
     wire::{
         Binary, History, Message, MessageForm, NewMessage,
@@ -48,15 +49,21 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 pub async fn send_message(
     State(app): State<AppState>,
     actor: Actor,
+    holder: Holder,
     Key(key): Key,
-    Json(body): Json<NewMessage>,
+    Json(body, _room): Json<NewMessage>,
 ) -> Result<Response, Problem> {
-    let Sent { message, replayed } = operations::send_message(&app, actor, key, body.draft()?).await?;
+    let sent = operations::send_message(&app, &holder, actor, key, body.draft()?).await?;
+    let Sent {
+        message,
+        replayed,
+        room,
+    } = sent;
     let location = format!("/v1/messages/{}", message.id);
     let mut response = (
         StatusCode::CREATED,
         [(LOCATION, location)],
-        axum::Json(Message::new(&message, &mut Binary::Base64)),
+        answer::json(room, &Message::new(&message, &mut Binary::Base64))?,
     )
         .into_response();
     if replayed {
@@ -85,11 +92,11 @@ pub struct MessagePath {
 pub async fn get_message(
     State(app): State<AppState>,
     caller: Caller,
+    holder: Holder,
     Path(path): Path<MessagePath>,
 ) -> Result<Response, Problem> {
-    let message = app.timeline.message(&caller.user_id, path.id).await?;
-    let message = message.ok_or_else(|| Problem::new(Code::MessageNotFound))?;
-    Ok(axum::Json(Message::new(&message, &mut Binary::Base64)).into_response())
+    let (message, room) = operations::get_message(&app, &holder, &caller.user_id, path.id).await?;
+    answer::json(room, &Message::new(&message, &mut Binary::Base64))
 }
 
 /// List the messages of a conversation
@@ -106,16 +113,17 @@ pub async fn get_message(
 pub async fn list_messages(
     State(app): State<AppState>,
     caller: Caller,
+    holder: Holder,
     Query(query): Query<ListMessages>,
 ) -> Result<Response, Problem> {
-    let list = operations::list_messages(&app, &caller.user_id, query).await?;
+    let (list, room) = operations::list_messages(&app, &holder, &caller.user_id, query).await?;
     let link = |url: &Option<String>, rel| url.as_ref().map(|url| format!(r#"<{url}>; rel="{rel}""#));
     let links: Vec<_> = [link(&list.next, "next"), link(&list.prev, "prev")]
         .into_iter()
         .flatten()
         .collect();
     let links = (!links.is_empty()).then(|| [(LINK, links.join(", "))]);
-    Ok((links, axum::Json(list.body(&mut Binary::Base64))).into_response())
+    Ok((links, answer::json(room, &list.body(&mut Binary::Base64))?).into_response())
 }
 
 #[cfg(test)]

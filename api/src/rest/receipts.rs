@@ -32,7 +32,7 @@ pub async fn send_receipt(
     State(app): State<AppState>,
     actor: Actor,
     Key(key): Key,
-    Json(body): Json<NewReceipt>,
+    Json(body, _room): Json<NewReceipt>,
 ) -> Result<Response, Problem> {
     let marked = operations::send_receipt(&app, actor, key, body).await?;
     Ok(axum::Json(Receipt::from(&marked)).into_response())

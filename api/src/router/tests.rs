@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::PAGES;
 use crate::{
-    limits::{HEAD_LIMIT, LimitsOptions},
+    limits::{FREE, HEAD_LIMIT, LimitsOptions},
+    operations::PAGE_BYTES,
     testing::{SECRET, Server, Setup, get, limits, post, request},
 };
 
@@ -414,28 +415,45 @@ async fn a_head_has_so_many_bytes() {
     }
 }
 
+/// A body that is announced, of which so many bytes come and no more.
+fn unfinished_body(user: &str, bytes: usize) -> Request<Body> {
+    let some = futures_util::stream::iter([Ok::<_, std::io::Error>("x".repeat(bytes))]);
+    let never = futures_util::stream::pending();
+    let request = request(Method::POST, user, "/v1/messages").header("content-type", "application/json");
+    let body = Body::from_stream(futures_util::StreamExt::chain(some, never));
+    request.body(body).unwrap()
+}
+
 #[tokio::test(start_paused = true)]
 async fn bodies_that_are_read_at_a_time_have_so_many_bytes_together() {
+    const COUNTED: usize = 10_000;
     let server = Server::with(Setup {
+        content_limit: 2 * FREE,
         limits: LimitsOptions {
             bodies: 1,
+            largest: COUNTED,
             ..limits()
         },
         ..Setup::default()
     });
-    let hi = json!({"receiver_id": "bob", "text": "hi"});
-    // The four of the largest size that always fit, of users who do not send them.
-    let held = (0..4).map(|_| {
-        let never = Body::from_stream(futures_util::stream::pending::<Result<&[u8], std::io::Error>>());
-        let request =
-            request(Method::POST, "alice", "/v1/messages").header("content-type", "application/json");
-        let answer = tower::ServiceExt::oneshot(server.router.clone(), request.body(never).unwrap());
-        tokio::spawn(answer)
-    });
-    let held: Vec<_> = held.collect();
-    // They run when this task waits, and then all wait.
+    let send = |bytes| json!({"receiver_id": "bob", "text": "x".repeat(bytes)});
+    let spawn = |request| tokio::spawn(tower::ServiceExt::oneshot(server.router.clone(), request));
+    // Bodies of which next to nothing comes take nothing, however many there are.
+    let silent: Vec<_> = (0..100).map(|_| spawn(unfinished_body("mallory", 1))).collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let refused = server.post("bob", "/v1/messages", &hi).await;
+    assert_eq!(
+        server.post("bob", "/v1/messages", &send(FREE + 100)).await.status,
+        201
+    );
+    // Four of the largest always fit, one of each user. They run when this task waits, and then all wait.
+    let users = ["alice", "carol", "dave", "erin"];
+    let held: Vec<_> = users
+        .into_iter()
+        .map(|user| spawn(unfinished_body(user, FREE + COUNTED)))
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(server.post("bob", "/v1/messages", &send(100)).await.status, 201);
+    let refused = server.post("bob", "/v1/messages", &send(FREE + 100)).await;
     assert_eq!(
         (
             refused.status.as_u16(),
@@ -445,10 +463,190 @@ async fn bodies_that_are_read_at_a_time_have_so_many_bytes_together() {
         (503, "overloaded", "1")
     );
     assert_eq!(server.get("bob", "/v1/conversations").await.status, 200);
-    for answer in held {
+    for answer in held.into_iter().chain(silent) {
         assert_eq!(answer.await.unwrap().unwrap().status(), 408);
     }
-    assert_eq!(server.post("bob", "/v1/messages", &hi).await.status, 201);
+    assert_eq!(
+        server.post("bob", "/v1/messages", &send(FREE + 100)).await.status,
+        201
+    );
+}
+
+#[tokio::test]
+async fn a_user_begins_so_many_conversations_in_an_hour_and_a_service_as_many_as_it_likes() {
+    let server = Server::with(Setup {
+        limits: LimitsOptions {
+            new_conversations: 2,
+            ..limits()
+        },
+        ..Setup::default()
+    });
+    let send = async |to: &str, key: &'static str| {
+        let body = json!({"receiver_id": to, "text": "hi"});
+        let mut request = post("alice", "/v1/messages", &body);
+        let headers = request.headers_mut();
+        headers.insert("idempotency-key", HeaderValue::from_static(key));
+        server.call(request).await
+    };
+    for (to, key) in [("bob", "k1"), ("bob", "k2"), ("carol", "k3")] {
+        assert_eq!(send(to, key).await.status, 201);
+    }
+    let refused = send("dave", "k4").await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code()),
+        (429, "too_many_conversations")
+    );
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((3590..=3600).contains(&wait), "{wait}");
+    // What is there goes on, what was recorded is answered, and others begin theirs.
+    for (to, key, replayed) in [("bob", "k5", ""), ("carol", "k3", "true")] {
+        let sent = send(to, key).await;
+        assert_eq!(
+            (sent.status.as_u16(), sent.header("idempotency-replayed")),
+            (201, replayed)
+        );
+    }
+    server.send("dave", "alice", "hi").await;
+    assert_eq!(send("dave", "k4").await.status, 201);
+}
+
+#[tokio::test]
+async fn a_page_is_bounded_by_its_json_and_goes_on_where_it_ends() {
+    const LENGTH: usize = 40_000;
+    const MESSAGES: usize = 12;
+    let server = Server::with(Setup {
+        content_limit: LENGTH,
+        ..Setup::default()
+    });
+    // As JSON each is six times as long; as bytes all of them fit.
+    let text = "\u{1}".repeat(LENGTH);
+    for number in 0..MESSAGES {
+        server.send("alice", &format!("user{number}"), &text).await;
+        server.send("alice", "bob", &text).await;
+    }
+    for (first, list) in [
+        ("/v1/messages?with=bob&limit=200", "messages"),
+        ("/v1/messages?with=bob&limit=200&after=0", "messages"),
+        ("/v1/conversations?limit=200", "conversations"),
+    ] {
+        let (mut next, mut ids) = (Some(first.to_owned()), Vec::new());
+        while let Some(path) = next {
+            let page = server.get("alice", &path).await;
+            let bytes = page.body.to_string().len();
+            assert!(
+                (PAGE_BYTES / 2..PAGE_BYTES).contains(&bytes) || page.body["next"].is_null(),
+                "{bytes}"
+            );
+            for one in page.body[list].as_array().unwrap() {
+                let message = one.get("last_message").unwrap_or(one);
+                assert_eq!(message["text"], text);
+                ids.push(message["_id"].as_i64().unwrap());
+            }
+            next = page.body["next"].as_str().map(str::to_owned);
+        }
+        let all = if list == "messages" {
+            MESSAGES
+        } else {
+            MESSAGES + 1
+        };
+        assert_eq!(ids.len(), all, "{first}");
+        let in_order = ids.is_sorted() || ids.is_sorted_by(|a, b| a > b);
+        ids.dedup();
+        assert!(in_order && ids.len() == all, "{ids:?}");
+    }
+    // One that is larger than a page fits all the same.
+    let server = Server::with(Setup {
+        content_limit: PAGE_BYTES,
+        limits: LimitsOptions {
+            bodies: 64 << 20,
+            ..limits()
+        },
+        ..Setup::default()
+    });
+    for _ in 0..2 {
+        server.send("alice", "bob", &"x".repeat(PAGE_BYTES)).await;
+    }
+    let page = server.get("alice", "/v1/messages?with=bob").await;
+    assert_eq!(page.body["messages"].as_array().unwrap().len(), 1);
+    assert!(page.body["next"].is_string());
+}
+
+#[tokio::test]
+async fn answers_that_are_not_read_have_so_many_bytes_together_and_give_them_back() {
+    const COUNTED: usize = 30_000;
+    let server = Server::with(Setup {
+        content_limit: 2 * FREE,
+        limits: LimitsOptions {
+            answers: 1,
+            largest: COUNTED,
+            ..limits()
+        },
+        ..Setup::default()
+    });
+    let text = "x".repeat(2 * FREE);
+    let first = server.send("alice", "bob", &text).await;
+    server.send("alice", "bob", "hi").await;
+    let paths = [
+        "/v1/messages?with=bob".to_owned(),
+        "/v1/conversations".to_owned(),
+        format!("/v1/messages/{first}"),
+        "/v1/events?after=0&wait=0".to_owned(),
+    ];
+    for path in &paths {
+        // Two of them are more than a user's quarter.
+        let unread = server.open(get("alice", &paths[0])).await;
+        let large = path != "/v1/conversations";
+        let refused = server.get("alice", path).await;
+        let expected = if large { (503, "overloaded") } else { (200, "") };
+        assert_eq!((refused.status.as_u16(), refused.code()), expected, "{path}");
+        let send = json!({"receiver_id": "bob", "text": text});
+        let refused = server.post("alice", "/v1/messages", &send).await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (503, "overloaded"));
+        assert_eq!(server.get("bob", "/v1/messages?with=alice").await.status, 200);
+        drop(unread);
+        assert_eq!(server.get("alice", path).await.status, 200, "{path}");
+    }
+    // Nothing was recorded of what was refused.
+    let all = server.get("alice", "/v1/messages?with=bob").await;
+    assert_eq!(all.body["messages"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_user_who_reads_too_often_is_told_when_to_come_again() {
+    let server = Server::with(Setup {
+        limits: LimitsOptions {
+            reads_per_second: 1,
+            reads_burst: 8,
+            ..limits()
+        },
+        ..Setup::default()
+    });
+    let id = server.send("alice", "bob", "hi").await;
+    let paths = [
+        "/v1/messages?with=bob".to_owned(),
+        "/v1/conversations".to_owned(),
+        format!("/v1/messages/{id}"),
+        "/v1/events?wait=0".to_owned(),
+    ];
+    let mut refused = 0;
+    for path in paths.iter().cycle().take(40) {
+        let answer = server.get("alice", path).await;
+        if answer.status != 200 {
+            assert_eq!(
+                (
+                    answer.status.as_u16(),
+                    answer.code(),
+                    answer.header("retry-after")
+                ),
+                (429, "rate_limited", "1")
+            );
+            refused += 1;
+        }
+    }
+    assert!((20..=32).contains(&refused), "{refused}");
+    for path in &paths {
+        assert_eq!(server.get("bob", path).await.status, 200, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::packet::{Event, Outgoing, json};
 use crate::{
     auth::Caller,
-    limits::Door,
+    limits::{Door, Room},
     metrics,
     operations::{ConversationList, ListConversations, ListMessages, MessageList, Sent},
     problem::{Code, Problem, parse_json},
@@ -208,6 +208,8 @@ pub struct Authenticated {
 pub(super) struct Answer {
     json: String,
     attachments: Vec<Bytes>,
+    /// Until it goes out, and is counted with all that does.
+    room: Option<Room>,
 }
 
 impl Answer {
@@ -219,6 +221,7 @@ impl Answer {
         Self {
             json: json(&Result { result }),
             attachments: binary.into_attachments(),
+            room: None,
         }
     }
 
@@ -228,7 +231,7 @@ impl Answer {
         Self::result(&Nothing {}, Binary::Base64)
     }
 
-    pub(super) fn sent(sent: &Sent) -> Self {
+    pub(super) fn sent(sent: Sent) -> Self {
         #[derive(Serialize)]
         struct Result<'a> {
             result: Message<'a>,
@@ -243,23 +246,30 @@ impl Answer {
         Self {
             json: json(&result),
             attachments: binary.into_attachments(),
+            room: Some(sent.room),
         }
     }
 
-    pub(super) fn marked(marked: &chat_domain::batch::Marked) -> Self {
-        Self::result(&Receipt::from(marked), Binary::Base64)
+    pub(super) fn marked(marked: chat_domain::batch::Marked) -> Self {
+        Self::result(&Receipt::from(&marked), Binary::Base64)
     }
 
-    pub(super) fn history(list: &MessageList) -> Self {
+    pub(super) fn history((list, room): (MessageList, Room)) -> Self {
         let mut binary = Binary::attached();
         let body = list.body(&mut binary);
-        Self::result(&body, binary)
+        Self {
+            room: Some(room),
+            ..Self::result(&body, binary)
+        }
     }
 
-    pub(super) fn conversations(list: &ConversationList) -> Self {
+    pub(super) fn conversations((list, room): (ConversationList, Room)) -> Self {
         let mut binary = Binary::attached();
         let body = list.body(&mut binary);
-        Self::result(&body, binary)
+        Self {
+            room: Some(room),
+            ..Self::result(&body, binary)
+        }
     }
 
     pub(super) fn authenticated(caller: &Caller) -> Self {
@@ -277,17 +287,19 @@ impl Answer {
         Self {
             json: json(&Refused { problem }),
             attachments: Vec::new(),
+            room: None,
         }
     }
 
-    pub(super) fn of<T>(result: Result<T, Problem>, answer: impl FnOnce(&T) -> Self) -> Self {
+    pub(super) fn of<T>(result: Result<T, Problem>, answer: impl FnOnce(T) -> Self) -> Self {
         match result {
-            Ok(value) => answer(&value),
+            Ok(value) => answer(value),
             Err(problem) => Self::problem(&problem),
         }
     }
 
     pub(super) fn packet(self, ack: u64) -> Outgoing {
+        drop(self.room);
         Outgoing::ack(ack, &self.json, self.attachments)
     }
 }

@@ -41,26 +41,42 @@ struct Held {
     refused: usize,
 }
 
+impl Held {
+    fn refuse(&mut self, ack: Option<u64>) -> Result<(), Flooded> {
+        if self.refused == MOST_REFUSED {
+            return Err(Flooded);
+        }
+        self.refused += 1;
+        self.waiting.push_back(Waiting::Refused { ack });
+        Ok(())
+    }
+}
+
 /// The client does not stop in spite of refusals.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Flooded;
 
 impl Queue {
-    /// `most_bytes`: of the commands that wait. One of any size always fits.
-    pub(super) fn put(&self, event: Event, most_bytes: usize) -> Result<(), Flooded> {
+    /// `most_bytes`: of the commands that wait. One of any size always fits. Says whether it waits as a command.
+    pub(super) fn put(&self, event: Event, most_bytes: usize) -> Result<bool, Flooded> {
         let mut held = self.lock();
         let weight = event.weight();
         let commands = held.waiting.len() - held.refused;
-        if commands < MOST && (commands == 0 || held.bytes + weight <= most_bytes) {
+        let fits = commands < MOST && (commands == 0 || held.bytes + weight <= most_bytes);
+        if fits {
             held.bytes += weight;
             held.waiting.push_back(Waiting::Command(event));
-        } else if held.refused < MOST_REFUSED {
-            held.refused += 1;
-            held.waiting.push_back(Waiting::Refused { ack: event.ack });
         } else {
-            return Err(Flooded);
+            held.refuse(event.ack)?;
         }
         drop(held);
+        self.filled.notify_one();
+        Ok(fits)
+    }
+
+    /// Leaves a note for a command that there is no room for.
+    pub(super) fn refuse(&self, ack: Option<u64>) -> Result<(), Flooded> {
+        self.lock().refuse(ack)?;
         self.filled.notify_one();
         Ok(())
     }
@@ -109,8 +125,10 @@ mod tests {
         let queue = Queue::default();
         let total = (MOST + MOST_REFUSED) as u64;
         for number in 0..total {
-            queue.put(event(number, 1), 1 << 20).unwrap();
+            let waits = queue.put(event(number, 1), 1 << 20);
+            assert_eq!(waits, Ok(number < MOST as u64));
         }
+        assert_eq!(queue.refuse(None), Err(Flooded));
         assert_eq!(queue.put(event(0, 1), 1 << 20), Err(Flooded));
         for number in 0..total {
             let expected = if number < MOST as u64 {
@@ -128,7 +146,7 @@ mod tests {
     fn bytes_are_bounded_and_one_command_of_any_size_fits() {
         let queue = Queue::default();
         queue.put(event(1, 5000), 1000).unwrap();
-        queue.put(event(2, 1), 1000).unwrap();
+        queue.refuse(Some(2)).unwrap();
         assert!(matches!(queue.take(), Some(Waiting::Command(_))));
         assert_eq!(queue.take(), Some(Waiting::Refused { ack: Some(2) }));
         queue.put(event(3, 100), 1000).unwrap();

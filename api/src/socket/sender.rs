@@ -9,7 +9,7 @@
 //! so many that were put there; how large those were is remembered. What a reader that has stopped holds here is 32 kB,
 //! or one packet that is larger. That bound has another use: a transport that has given up its client (no answer to a
 //! ping) finds out only between two flushes, and with more than its websocket's own buffer (128 kB) to write at once
-//! it comes to none.
+//! it comes to none. What is large counts in the budget of its user, as all that goes out does ([`Flow`]).
 
 use std::{collections::VecDeque, iter, sync::Arc, time::Duration};
 
@@ -19,7 +19,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Transport, packet::Outgoing};
+use super::{
+    Transport,
+    flow::{Flow, NoRoom},
+    packet::Outgoing,
+};
+use crate::metrics::{self, Cut};
 
 /// Packets that the transport's buffer takes.
 pub(super) const BUFFER: usize = 32;
@@ -68,6 +73,7 @@ impl Sender {
     pub(super) async fn send(&mut self, packet: Outgoing) -> Result<(), Gone> {
         let size = packet.weight();
         let places = BUFFER - beside(size, &self.sizes);
+        self.wait_for_room(size).await?;
         loop {
             self.wait_for(places).await?;
             // The transport itself may have taken the place since.
@@ -78,6 +84,25 @@ impl Sender {
                 return Ok(());
             }
         }
+    }
+
+    /// Waits until so many bytes more may go out, to all that the user has open.
+    async fn wait_for_room(&self, bytes: usize) -> Result<(), Gone> {
+        let Some(flow) = Flow::of(&self.transport) else {
+            return Ok(());
+        };
+        let given_up = Instant::now() + self.stall;
+        while flow.leaves(bytes) == Err(NoRoom) {
+            if Instant::now() >= given_up {
+                metrics::cut(Cut::Overloaded);
+                return Err(Gone);
+            }
+            tokio::select! {
+                () = sleep(LAST_PAUSE) => {}
+                () = self.transport.data.ended.cancelled() => return Err(Gone),
+            }
+        }
+        Ok(())
     }
 
     /// Waits until the client has fetched everything, for a while.

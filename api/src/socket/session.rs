@@ -16,6 +16,7 @@ use tracing::debug;
 use super::{
     Place, Transport,
     commands::{Answer, Command, is_resume},
+    flow::Flow,
     log_refused_login,
     packet::Outgoing,
     queue::Waiting,
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     auth::{Actor, Caller},
-    limits::Door,
+    limits::{Door, Holder},
     metrics, operations,
     problem::{Code, Problem},
     realtime::{
@@ -77,6 +78,8 @@ impl End {
 
 struct Session {
     app: AppState,
+    /// Whose all that is counted is.
+    holder: Holder,
     transport: Arc<Transport>,
     sender: Sender,
     caller: Caller,
@@ -90,7 +93,9 @@ struct Session {
 type Begun = Pin<Box<dyn Future<Output = (Option<u64>, Answer)> + Send>>;
 
 pub(super) async fn run(app: AppState, sender: Sender, caller: Caller, after: After) {
+    let flow = Flow::of(sender.transport());
     let mut session = Session {
+        holder: flow.map(Flow::holder).unwrap_or_default(),
         app,
         transport: sender.transport().clone(),
         sender,
@@ -218,13 +223,17 @@ impl Session {
             }
             Some(Waiting::Command(event)) => event,
         };
+        if let Some(flow) = Flow::of(&self.transport) {
+            flow.taken(event.weight());
+        }
         let (app, user) = (self.app.clone(), self.caller.user_id.clone());
+        let holder = self.holder.clone();
         let actor = Actor::from(self.caller.clone());
         let ack = event.ack;
         match Command::parse(&event) {
             Err(problem) => self.begin(ack, async move { Answer::problem(&problem) }),
             Ok(Command::Send { key, draft }) => self.begin(ack, async move {
-                let sent = operations::send_message(&app, actor, key, draft).await;
+                let sent = operations::send_message(&app, &holder, actor, key, draft).await;
                 Answer::of(sent, Answer::sent)
             }),
             Ok(Command::Receipt { key, receipt }) => self.begin(ack, async move {
@@ -233,12 +242,12 @@ impl Session {
             }),
             Ok(Command::History(asked)) => {
                 self.settle().await?;
-                let list = operations::list_messages(&app, &user, asked).await;
+                let list = operations::list_messages(&app, &holder, &user, asked).await;
                 self.answer(ack, Answer::of(list, Answer::history)).await?;
             }
             Ok(Command::Conversations(asked)) => {
                 self.settle().await?;
-                let list = operations::list_conversations(&app, &user, asked).await;
+                let list = operations::list_conversations(&app, &holder, &user, asked).await;
                 self.answer(ack, Answer::of(list, Answer::conversations)).await?;
             }
             Ok(Command::Authenticate(token)) => {
@@ -290,6 +299,9 @@ impl Session {
         let mut last = None;
         let wanted = |next: &Waiting| matches!(next, Waiting::Command(event) if is_resume(event));
         while let Some(Waiting::Command(event)) = self.transport.data.queue.take_if(wanted) {
+            if let Some(flow) = Flow::of(&self.transport) {
+                flow.taken(event.weight());
+            }
             match Command::parse(&event) {
                 Ok(Command::Resume(after)) => {
                     acks.push(event.ack);

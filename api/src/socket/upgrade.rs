@@ -1,10 +1,10 @@
-//! The step from polling up to a websocket, which waits for a sign that the websocket carries anything.
+//! Websockets, which are accepted here so that what goes through them is counted ([`Counted`]): those that begin a
+//! session, and the step from polling up to one, which waits for a sign that the websocket carries anything.
 //!
 //! The crate engineioxide begins the step at the moment at which it accepts the websocket: from then on polls are
 //! given nothing, and a session whose step is not completed in time is ended. Behind a proxy that accepts a websocket
 //! and swallows what goes through it a client would be given nothing for ever, come back again and again, and poll
-//! hundreds of times a second. So the websocket is accepted here, and the crate sees it once the client's probe has
-//! come. Where none comes, the websocket is closed and the session goes on polling, as with every other server.
+//! hundreds of times a second. So the crate sees such a websocket once the client's probe has come. Where none comes, the websocket is closed and the session goes on polling, as with every other server.
 
 use std::{
     io,
@@ -17,14 +17,14 @@ use axum::{
     body::{Body, Bytes},
     extract::Request,
     http::{
-        HeaderValue, StatusCode, Uri,
+        Extensions, HeaderValue, Method, StatusCode, Uri,
         header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE},
     },
     response::{IntoResponse, Response},
 };
 use bytes::{Buf, BytesMut};
 use engineioxide::service::EngineIoService;
-use hyper::service::Service;
+use hyper::{service::Service, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
@@ -33,13 +33,54 @@ use tokio::{
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::Sockets;
+use super::{
+    Sockets,
+    flow::{Counted, Flow},
+};
 
 /// How long the client's first frame may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
+type Stream = Counted<TokioIo<Upgraded>>;
+
+/// Accepts the websocket, if the request is to begin a session with one. What else it may be the transport answers.
+pub(super) fn begin(
+    engine: &EngineIoService<Sockets>,
+    request: &mut Request,
+    flow: &Flow,
+) -> Option<Response> {
+    let mut parameters = request.uri().query().unwrap_or_default().split('&');
+    if request.method() != Method::GET || !parameters.any(|parameter| parameter == "EIO=4") {
+        return None;
+    }
+    let engine = engine.clone();
+    let mut begun = axum::http::Request::new(());
+    *begun.uri_mut() = request.uri().clone();
+    *begun.headers_mut() = request.headers().clone();
+    accept(request, flow, |extensions| {
+        *begun.extensions_mut() = extensions;
+        move |stream| async move {
+            // It refuses only what is refused above.
+            let _ = engine.call((stream, begun)).await;
+        }
+    })
+}
+
 /// Accepts the websocket, if the request is to step up to one.
-pub(super) fn accept(engine: &EngineIoService<Sockets>, request: &mut Request) -> Option<Response> {
+pub(super) fn step_up(
+    engine: &EngineIoService<Sockets>,
+    request: &mut Request,
+    flow: &Flow,
+) -> Option<Response> {
+    let (engine, uri) = (engine.clone(), request.uri().clone());
+    accept(request, flow, |_| move |stream| go_on(engine, uri, stream))
+}
+
+fn accept<S, F>(request: &mut Request, flow: &Flow, serve: impl FnOnce(Extensions) -> S) -> Option<Response>
+where
+    S: FnOnce(Stream) -> F + Send + 'static,
+    F: Future<Output = ()> + Send,
+{
     let mut parameters = request.uri().query().unwrap_or_default().split('&');
     if !parameters.any(|parameter| parameter == "transport=websocket") {
         return None;
@@ -47,10 +88,11 @@ pub(super) fn accept(engine: &EngineIoService<Sockets>, request: &mut Request) -
     let key = request.headers().get(SEC_WEBSOCKET_KEY)?;
     let accepted = HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()?;
     let upgrade = hyper::upgrade::on(&mut *request);
-    let (engine, uri) = (engine.clone(), request.uri().clone());
+    let serve = serve(std::mem::take(request.extensions_mut()));
+    let flow = flow.clone();
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
-            step_up(engine, uri, TokioIo::new(upgraded)).await;
+            serve(Counted::new(TokioIo::new(upgraded), flow)).await;
         }
     });
     let headers = [
@@ -61,7 +103,7 @@ pub(super) fn accept(engine: &EngineIoService<Sockets>, request: &mut Request) -
     Some((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
 }
 
-async fn step_up<S>(engine: EngineIoService<Sockets>, uri: Uri, mut stream: S)
+async fn go_on<S>(engine: EngineIoService<Sockets>, uri: Uri, mut stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -4,7 +4,7 @@ use chat_domain::{ids::UserId, views};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Binary, Message, terms};
+use super::{Binary, Message, message, terms};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Conversations<'a> {
@@ -54,6 +54,22 @@ pub struct Participant<'a> {
     pub read_seq: i64,
 }
 
+/// Bytes of the names, the numbers and the punctuation of a conversation and of a participant as JSON, at most.
+const FIELDS: usize = 160;
+const PARTICIPANT_FIELDS: usize = 96;
+
+/// Bytes of a conversation as JSON, at most.
+pub fn json_length(view: &views::ConversationView) -> usize {
+    let participants = view.participants.iter();
+    let participants =
+        participants.map(|participant| PARTICIPANT_FIELDS + participant.user_id.as_str().len());
+    // The other one's id is a part of the conversation's.
+    FIELDS
+        + 2 * view.conversation_id.as_str().len()
+        + participants.sum::<usize>()
+        + view.last_message.as_ref().map_or(0, message::json_length)
+}
+
 impl<'a> Conversation<'a> {
     pub fn new(view: &'a views::ConversationView, reader: &UserId, binary: &mut Binary) -> Self {
         let participant = |participant: &'a views::ParticipantView| Participant {
@@ -74,6 +90,39 @@ impl<'a> Conversation<'a> {
                 .as_ref()
                 .map(|message| Message::new(message, binary)),
             participants: view.participants.iter().map(participant).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chat_domain::ids::ConversationId;
+
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_no_less_than_what_is_written() {
+        let user = |name: &str| UserId::parse(name).unwrap();
+        let participant = |name: &str| views::ParticipantView {
+            user_id: user(name),
+            received_seq: i64::MAX,
+            read_seq: i64::MAX,
+        };
+        for participants in [vec![], vec![participant("alice"), participant("bob")]] {
+            let view = views::ConversationView {
+                conversation_id: ConversationId::direct(&user("alice"), &user("bob")),
+                seq: i64::MAX,
+                unread: i64::MAX,
+                last_message: None,
+                participants,
+            };
+            let written = Conversation::new(&view, &user("alice"), &mut Binary::Base64);
+            let written = serde_json::to_vec(&written).unwrap().len();
+            let counted = json_length(&view);
+            assert!(
+                (written..written + 300).contains(&counted),
+                "{counted} of {written}"
+            );
         }
     }
 }

@@ -60,6 +60,30 @@ impl<'a> Message<'a> {
     }
 }
 
+/// Bytes of the names, the numbers and the punctuation of a message as JSON, at most.
+const FIELDS: usize = 320;
+
+/// Bytes of a message as JSON, at most: what is written is hardly less.
+pub fn json_length(message: &views::Message) -> usize {
+    let content = message.content.as_ref().map_or(0, |content| {
+        let text = content.as_text();
+        let content_type = escaped_length(content.content_type.as_str());
+        content_type + text.map_or_else(|| content.bytes.len().div_ceil(3) * 4, escaped_length)
+    });
+    let ids = [&message.sender_id, &message.receiver_id].map(|id| id.as_str().len());
+    FIELDS + message.conversation_id.as_str().len() + ids[0] + ids[1] + content
+}
+
+/// Bytes of a text in JSON, without its quotes.
+fn escaped_length(text: &str) -> usize {
+    let length = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..=0x1f => 6,
+        _ => 1,
+    };
+    text.bytes().map(length).sum()
+}
+
 /// A page of a conversation.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct History<'a> {
@@ -82,4 +106,59 @@ pub struct History<'a> {
     /// Taken before the page was read: a stream from here misses nothing that the page does not show.
     #[schema(value_type = terms::Cursor)]
     pub cursor: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chat_domain::{
+        content::{Content, ContentType},
+        ids::{ConversationId, UserId},
+    };
+
+    use super::*;
+
+    fn message(content: Option<Content>) -> views::Message {
+        let user = |name: &str| UserId::parse(name).unwrap();
+        views::Message {
+            id: i64::MAX,
+            conversation_id: ConversationId::direct(&user("alice"), &user("bob")),
+            seq: i64::MAX,
+            sender_id: user("alice"),
+            receiver_id: user("bob"),
+            sent_at: i64::MAX,
+            received_at: Some(i64::MAX),
+            content,
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_no_less_than_what_is_written_and_hardly_more() {
+        let every = (0..=0x7f_u8).map(char::from).collect::<String>();
+        let quoted = ContentType::parse(r#"text/plain; a="b\""#).unwrap();
+        let data = |length| Content {
+            content_type: ContentType::octet_stream(),
+            bytes: Bytes::from(vec![0xff; length]),
+        };
+        for content in [
+            None,
+            Some(Content::text("hi")),
+            Some(Content::text("\u{1}".repeat(10_000))),
+            Some(Content::text(every.repeat(100))),
+            Some(Content::text("grüße 👋 \u{2028}".repeat(100))),
+            Some(Content {
+                content_type: quoted,
+                bytes: Bytes::from_static(b"hi"),
+            }),
+            Some(data(1)),
+            Some(data(2)),
+            Some(data(9999)),
+        ] {
+            let message = message(content);
+            let written = serde_json::to_vec(&Message::new(&message, &mut Binary::Base64)).unwrap();
+            let counted = json_length(&message);
+            let range = written.len()..written.len() + FIELDS;
+            assert!(range.contains(&counted), "{counted} of {}", written.len());
+        }
+    }
 }

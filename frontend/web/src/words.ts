@@ -20,6 +20,7 @@ const BY_CODE: Record<string, string> = {
   content_type_invalid: 'The kind of this file cannot be told.',
   body_too_large: 'It is too large.',
   rate_limited: 'You are sending too fast.',
+  too_many_conversations: 'You have begun many conversations. Try again in a while.',
   overloaded: 'The server has too much to do.',
   too_many_connections: 'There are too many connections.',
   key_reused: 'It was sent before, with other words.',

@@ -116,6 +116,7 @@ mod tests {
             actor_id: UserId::parse(from).unwrap(),
             via: None,
             key: CommandKey::of_server(1),
+            may_begin: true,
             action: Action::SendMessage {
                 receiver_id: UserId::parse(to).unwrap(),
                 content: Content::text("hi"),

@@ -412,9 +412,12 @@ fn all_settings(database: &Database, settings: &[(&str, &str)]) -> BTreeMap<Stri
     let ours = [
         ("CHAT_DATABASE_URL", database.url()),
         ("CHAT_JWT_SECRET", jwt_secret().into()),
-        // Tests send as fast as they can, and open what they like, as few users.
+        // Tests send, read and begin as fast as they can, and open what they like, as few users.
         ("CHAT_SENDS_PER_SECOND", "1000000".into()),
         ("CHAT_SENDS_BURST", "1000000".into()),
+        ("CHAT_READS_PER_SECOND", "1000000".into()),
+        ("CHAT_READS_BURST", "1000000".into()),
+        ("CHAT_NEW_CONVERSATIONS_PER_HOUR", "1000000".into()),
         ("CHAT_CONNECTIONS_PER_USER", "100000".into()),
         // Nobody has to find out that they stop.
         ("CHAT_DRAIN_S", "0".into()),

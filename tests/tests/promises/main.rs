@@ -35,6 +35,7 @@ mod security {
     mod fuzz;
     mod input;
     mod keys;
+    mod budgets;
     mod limits;
 }
 

@@ -6,11 +6,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use axum::{
-    body::Bytes,
-    http::header::CONTENT_TYPE,
-    response::{IntoResponse, Response},
-};
+use axum::response::Response;
 use chat_domain::{
     Position,
     cursor::{After, Cursor},
@@ -20,19 +16,23 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     auth::Caller,
-    limits::Door,
+    limits::{Door, Holder, Room},
     metrics,
     problem::{Code, LostCursor, Problem},
     realtime::{
         hub::Refused,
         subscription::{Delivery, Subscription},
     },
+    rest::answer,
     state::AppState,
     wire::{Binary, event_body, frame},
 };
 
 /// Bytes of events in one answer, which a reader that has stopped keeps. One event always fits.
 const ANSWER_BYTES: usize = 128 << 10;
+
+/// Those of an answer beside its events, and the commas between them.
+const PAGE_FIELDS: usize = 512;
 
 /// What catching up may take beyond the time that the client waits: `wait=0` asks for what is there, and reading it
 /// takes a moment.
@@ -41,12 +41,13 @@ const CATCH_UP: Duration = Duration::from_secs(10);
 pub(super) async fn poll(
     app: &AppState,
     address: IpAddr,
+    holder: &Holder,
     caller: Caller,
     reader: Reader,
     after: After,
-    limit: usize,
-    wait: Duration,
+    (limit, wait): (usize, Duration),
 ) -> Result<Response, Problem> {
+    app.limits.admit_read(&caller.user_id)?;
     let _connection = app
         .limits
         .connect_user(Door::LongPoll, address, &caller.user_id)?;
@@ -75,7 +76,8 @@ pub(super) async fn poll(
         page.cursor = subscription.examined();
     }
     metrics::delivered(Door::LongPoll, page.events.len());
-    Ok(page.answer(more))
+    let room = app.limits.answer(holder, page.bytes + PAGE_FIELDS)?;
+    Ok(page.answer(more, room))
 }
 
 /// Takes what is at hand, until the page is full or there is no more. Returns whether there may be more.
@@ -172,10 +174,10 @@ impl Page {
         self.cursor = cursor;
     }
 
-    fn answer(&self, more: bool) -> Response {
+    fn answer(&self, more: bool, room: Room) -> Response {
         let head = self.head.max(self.cursor.position);
         let (events, cursor) = (self.events.join(","), &self.cursor);
         let body = format!(r#"{{"events":[{events}],"cursor":"{cursor}","head":{head},"more":{more}}}"#);
-        ([(CONTENT_TYPE, "application/json")], Bytes::from(body)).into_response()
+        answer::of_bytes(room.around(body.into()))
     }
 }

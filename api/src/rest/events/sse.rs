@@ -17,7 +17,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::{
     auth::Caller,
-    limits::{Connection, Door},
+    limits::{Connection, Door, Holder},
     metrics,
     problem::Code,
     realtime::{
@@ -38,6 +38,7 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 pub(super) async fn stream(
     app: AppState,
     address: IpAddr,
+    holder: Holder,
     caller: Caller,
     reader: ports::Reader,
     after: After,
@@ -58,25 +59,30 @@ pub(super) async fn stream(
         Err(Refused(code)) => return refusal(code),
     };
     let reader = Reader {
+        app,
+        holder,
         caller,
-        heartbeat_s: app.heartbeat.as_secs(),
         source,
         begun: false,
     };
     answer(Body::from_stream(stream::unfold(reader, |mut reader| async {
         let chunk = reader.next().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(chunk)), reader))
+        Some((Ok::<_, Infallible>(reader.count(chunk)), reader))
     })))
 }
 
 /// A stream that ends at once: any status but 200 would end an `EventSource` for good.
 pub(super) fn refusal(code: Code) -> Response {
+    answer(Body::from(retry(RETRY) + &last_words(code)))
+}
+
+fn last_words(code: Code) -> String {
     metrics::rejected(code, Door::Sse);
     let retry_after = code.retry_after().unwrap_or(1);
-    let mut last = retry(RETRY);
+    let mut last = String::new();
     come_again(&mut last, retry_after);
     frame(&mut last, &closing(code.as_str(), retry_after));
-    answer(Body::from(last))
+    last
 }
 
 fn answer(body: Body) -> Response {
@@ -89,8 +95,9 @@ fn answer(body: Body) -> Response {
 }
 
 struct Reader {
+    app: AppState,
+    holder: Holder,
     caller: Caller,
-    heartbeat_s: u64,
     source: Source,
     begun: bool,
 }
@@ -144,9 +151,22 @@ impl Reader {
         if matches!(delivery, Delivery::Event { .. }) {
             metrics::delivered(Door::Sse, 1);
         }
-        let written = delivery.write(&self.caller.user_id, self.heartbeat_s, &mut Binary::Base64);
+        let heartbeat_s = self.app.heartbeat.as_secs();
+        let written = delivery.write(&self.caller.user_id, heartbeat_s, &mut Binary::Base64);
         frame(&mut chunk, &written);
         Some(chunk)
+    }
+
+    /// What goes out next, counted until it is written. Where there is no room for it, the stream ends instead: its
+    /// reader comes back, and goes on from the event before.
+    fn count(&mut self, chunk: String) -> Bytes {
+        match self.app.limits.answer(&self.holder, chunk.len()) {
+            Ok(room) => room.around(chunk.into()),
+            Err(problem) => {
+                self.source = Source::Ended;
+                Bytes::from(last_words(problem.code))
+            }
+        }
     }
 }
 

@@ -53,6 +53,7 @@ fn command(sender: usize, n: usize, conversation: usize) -> anyhow::Result<Comma
         actor_id: UserId::parse(&actor)?,
         via: None,
         key: CommandKey::parse(&format!("{sender}-{n}"))?,
+        may_begin: true,
         action: Action::SendMessage {
             receiver_id: UserId::parse(&format!("{actor}-peer"))?,
             content: Content::text("x".repeat(CONTENT)),

@@ -38,6 +38,9 @@ export class Server {
     const settings = {
       CHAT_SENDS_PER_SECOND: '1000000',
       CHAT_SENDS_BURST: '1000000',
+      CHAT_READS_PER_SECOND: '1000000',
+      CHAT_READS_BURST: '1000000',
+      CHAT_NEW_CONVERSATIONS_PER_HOUR: '1000000',
       ...(database ? { CHAT_DATABASE_URL: database.url } : {}),
       ...(options.development ? {} : { CHAT_JWT_SECRET: SECRET }),
       ...options.settings,

@@ -42,7 +42,7 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     ("outcome_unknown", &["send_ack", "receipt_ack"]),
     ("command_refused", &["send_ack", "receipt_ack"]),
     ("internal", &["send_ack", "receipt_ack", "refused"]),
-    // A queue that is full: the tests of api/src/socket/queue.rs and security/limits.rs.
+    // A queue that is full, or a budget: the tests of api/src/socket/queue.rs, security/limits.rs and budgets.rs.
     (
         "overloaded",
         &[
@@ -54,8 +54,12 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
             "authenticate_ack",
             "other_ack",
             "refused",
+            "closing",
         ],
     ),
+    // Budgets that are used up: security/budgets.rs, on every door.
+    ("rate_limited", &["history_ack", "conversations_ack", "refused"]),
+    ("too_many_conversations", &["send_ack"]),
     // The moment after the start, and the moment before the end: operation/startup.rs and api/src/rest/events/tests.rs.
     ("starting", &["closing", "refused"]),
     ("shutdown", &["refused"]),

@@ -5,22 +5,22 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
 use chat_tests::{
     Client, Database, Kind, Server, eventually,
     listener::{Door, Listener, Step},
+    raw::narrow_connection,
     sized,
     socketio::SocketIo,
 };
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
     sync::mpsc,
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -89,20 +89,6 @@ impl Stalled {
             Stalled::Connection { .. } => true,
         }
     }
-}
-
-/// A connection that holds little on the way: a small window, and segments so small that the server's side of the
-/// kernel buffers little as well.
-async fn narrow_connection(port: u16) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(1024).unwrap();
-    socket.set_tcp_mss(536).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpSocket::from_std_stream(socket.into())
-        .connect(address)
-        .await
-        .unwrap()
 }
 
 fn user(number: usize) -> String {

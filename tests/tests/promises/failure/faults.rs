@@ -286,6 +286,7 @@ on_each_database! {
                     actor_id: user(&format!("user-{sender}")),
                     via: None,
                     key: CommandKey::parse(&key).unwrap(),
+                    may_begin: true,
                     action: Action::SendMessage { receiver_id: user("bob"), content: Content::text("hi") },
                 });
                 let position = match outcome.await.unwrap() {
@@ -658,6 +659,7 @@ mod a_command_that_the_database_refuses_is_refused_alone_among_255_good_ones_in_
             actor_id: user("alice"),
             via: None,
             key,
+            may_begin: true,
             action,
         })
         .await

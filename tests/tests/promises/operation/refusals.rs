@@ -52,6 +52,7 @@ impl Stage {
             ("CHAT_CONNECTIONS_PER_USER", "1"),
             ("CHAT_SENDS_PER_SECOND", "1"),
             ("CHAT_SENDS_BURST", "10"),
+            ("CHAT_NEW_CONVERSATIONS_PER_HOUR", "1"),
             ("CHAT_QUEUE_COMMANDS", "1"),
             ("CHAT_BATCH_COMMANDS", "1"),
             ("CHAT_COMMAND_TIMEOUT_MS", "30000"),
@@ -278,6 +279,11 @@ impl Stage {
                         .is_err_and(|problem| problem.code == code.as_str())
                 };
                 assert!(answers.iter().any(is_refused), "{answers:?}");
+            }
+            Code::TooManyConversations => {
+                ok(self.send(code, &text)).await.unwrap();
+                let another = json!({"receiver_id": "carol", "text": "hi"});
+                self.refused(code, self.send(code, &another)).await;
             }
             Code::HeadersTooLarge => {
                 let request = self

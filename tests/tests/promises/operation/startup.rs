@@ -490,6 +490,13 @@ mod configuration {
                 "CHAT_SENDS_PER_SECOND: 0 is not within 1 to 1000000",
             ),
             ("CHAT_SENDS_BURST", "0", "CHAT_SENDS_BURST: "),
+            ("CHAT_READS_PER_SECOND", "0", "CHAT_READS_PER_SECOND: "),
+            ("CHAT_READS_BURST", "0", "CHAT_READS_BURST: "),
+            (
+                "CHAT_NEW_CONVERSATIONS_PER_HOUR",
+                "0",
+                "CHAT_NEW_CONVERSATIONS_PER_HOUR: ",
+            ),
             ("CHAT_CONNECTIONS_PER_USER", "0", "CHAT_CONNECTIONS_PER_USER: "),
             (
                 "CHAT_CONNECTIONS_PER_ADDRESS",
@@ -500,6 +507,7 @@ mod configuration {
             ("CHAT_PING_TIMEOUT_S", "0", "CHAT_PING_TIMEOUT_S: "),
             ("CHAT_STALL_TIMEOUT_S", "0", "CHAT_STALL_TIMEOUT_S: "),
             ("CHAT_BODIES_LIMIT", "1", "CHAT_BODIES_LIMIT: "),
+            ("CHAT_ANSWERS_LIMIT", "1", "CHAT_ANSWERS_LIMIT: "),
             ("CHAT_ADMIN_LISTEN", "9000", "CHAT_ADMIN_LISTEN: \"9000\": "),
         ] {
             let mut settings = vec![(name, value)];
@@ -615,7 +623,11 @@ mod configuration {
             "CHAT_TRUSTED_PROXIES",
             "CHAT_SENDS_PER_SECOND",
             "CHAT_SENDS_BURST",
+            "CHAT_READS_PER_SECOND",
+            "CHAT_READS_BURST",
+            "CHAT_NEW_CONVERSATIONS_PER_HOUR",
             "CHAT_BODIES_LIMIT",
+            "CHAT_ANSWERS_LIMIT",
             "CHAT_ADMIN_LISTEN",
             "CHAT_CONNECTIONS",
             "CHAT_OTLP_ENDPOINT",

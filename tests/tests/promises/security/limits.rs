@@ -256,17 +256,21 @@ async fn who_is_no_trusted_proxy_speaks_for_itself_only() {
     assert!(!server.log().contains(HERE), "{}", server.log());
 }
 
-/// Requests whose bodies are announced and do not come.
+/// Requests whose bodies come but for their last byte, each of another user.
 async fn endless_bodies(server: &Server, count: usize, address: &str) -> Vec<TcpStream> {
-    let head = format!(
-        "POST /v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
-         x-forwarded-for: {address}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
-        server.token("mallory")
-    );
+    const BYTES: usize = 26_000;
     let mut streams = Vec::new();
-    for _ in 0..count {
+    for number in 0..count {
+        let request = format!(
+            "POST /v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nx-forwarded-for: {address}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{}",
+            server.token(&format!("mallory{number}")),
+            BYTES + 1,
+            "x".repeat(BYTES),
+        );
         let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
+        // One for which there is no room is refused while it comes.
+        let _ = stream.write_all(request.as_bytes()).await;
         streams.push(stream);
     }
     streams
@@ -278,8 +282,8 @@ async fn each_refusal_shows_in_the_metrics() {
     let admin = format!("127.0.0.1:{port}");
     let settings = [
         ("CHAT_ADMIN_LISTEN", admin.as_str()),
-        // Sixteen of the largest bodies (six times this and 4096) fit exactly.
-        ("CHAT_CONTENT_LIMIT", "10240"),
+        // Four of the largest bodies (six times this and 4096) fit, a quarter for each user.
+        ("CHAT_CONTENT_LIMIT", "40960"),
         ("CHAT_BODIES_LIMIT", "1048576"),
         ("CHAT_CONNECTIONS_PER_USER", "1"),
         ("CHAT_CONNECTIONS_PER_ADDRESS", "1"),
@@ -332,14 +336,14 @@ async fn each_refusal_shows_in_the_metrics() {
         assert_eq!(rejections("headers_too_large", door).await, 1.0, "{door}");
     }
 
-    // A body of which nobody knows the length takes the place of the largest one. An address has half of the places.
-    let mut held = endless_bodies(&server, 16, HERE).await;
+    // Bodies take room as they come. An address has half of it.
+    let mut held = endless_bodies(&server, 60, HERE).await;
     let mut users = 0;
     let mut send_from = |address| {
         users += 1;
         let client = server.client(&format!("user{users}"));
         let send = client.post("/v1/messages").header("X-Forwarded-For", address);
-        ok(send.json(&json!({"receiver_id": "bob", "text": "hi"})))
+        ok(send.json(&json!({"receiver_id": "bob", "text": "x".repeat(40_000)})))
     };
     let is_refused = |sent: Result<Value, Problem>| match sent {
         Ok(_) => false,
@@ -355,13 +359,21 @@ async fn each_refusal_shows_in_the_metrics() {
     })
     .await;
     send_from(THERE).await.unwrap();
-    held.extend(endless_bodies(&server, 8, THERE).await);
+    held.extend(endless_bodies(&server, 60, THERE).await);
     eventually("no place is left for a body", LIMIT, || {
         let sent = send_from("203.0.113.5");
         async move { is_refused(sent.await) }
     })
     .await;
     assert!(rejections("overloaded", "rest").await >= 1.0);
+    // What is small passes all the same.
+    let small = server
+        .client("small")
+        .post("/v1/messages")
+        .header("X-Forwarded-For", HERE);
+    ok(small.json(&json!({"receiver_id": "bob", "text": "hi"})))
+        .await
+        .unwrap();
     drop(held);
     for address in [HERE, THERE, "203.0.113.5"] {
         eventually("the places of bodies that were cut are free", LIMIT, || {

@@ -1,4 +1,4 @@
-//! How many messages a user may send: for long so many in a second, and a burst of more after silence (GCRA, the
+//! How often a user may do something: for long so many times in a second, and a burst of more after silence (GCRA, the
 //! crate governor).
 
 use std::{
@@ -13,21 +13,18 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 
-use crate::{
-    metrics,
-    problem::{Code, Problem},
-};
+use crate::problem::{Code, Problem};
 
 /// Users that are remembered before it is looked for the first time which of them can be forgotten.
 const SWEEP_LEAST: usize = 1024;
 
-pub(super) struct Sends {
+pub(super) struct Rate {
     limiter: DefaultKeyedRateLimiter<UserId>,
     clock: DefaultClock,
     until_sweep: AtomicUsize,
 }
 
-impl Sends {
+impl Rate {
     pub(super) fn new(per_second: u32, burst: u32) -> Self {
         let at_least_one = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(at_least_one(per_second)).allow_burst(at_least_one(burst));
@@ -41,10 +38,7 @@ impl Sends {
     pub(super) fn admit(&self, user: &UserId) -> Result<(), Problem> {
         self.forget_the_silent();
         match self.limiter.check_key(user) {
-            Ok(()) => {
-                metrics::send_admitted();
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             Err(until) => {
                 let seconds = whole_seconds(until.wait_time_from(self.clock.now()));
                 Err(Problem::new(Code::RateLimited).retry_after(seconds))
@@ -52,8 +46,8 @@ impl Sends {
         }
     }
 
-    /// A user whose burst is whole again is as good as one who never sent. They are looked for after as many sends as
-    /// there are users to look at, so that a send costs the same however many there are, and at most twice as many
+    /// A user whose burst is whole again is as good as one who was never here. They are looked for after as many calls
+    /// as there are users to look at, so that a call costs the same however many there are, and at most twice as many
     /// are remembered as have something to remember.
     fn forget_the_silent(&self) {
         if self.until_sweep.fetch_sub(1, Ordering::Relaxed) != 1 {
@@ -81,8 +75,8 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_sends_too_much_waits_and_nobody_else_does() {
-        let sends = Sends::new(1, 5);
+    fn a_user_who_comes_too_often_waits_and_nobody_else_does() {
+        let sends = Rate::new(1, 5);
         let refused: Vec<_> = (0..1000)
             .filter_map(|_| sends.admit(&user("alice")).err())
             .collect();
@@ -107,7 +101,7 @@ mod tests {
     #[test]
     fn who_has_long_been_silent_is_forgotten() {
         // A million in a second: each is whole again long before the next ones are counted.
-        let sends = Sends::new(1_000_000, 1);
+        let sends = Rate::new(1_000_000, 1);
         for n in 0..20 * SWEEP_LEAST {
             sends.admit(&user(&format!("user{n}"))).unwrap();
         }
