@@ -1,7 +1,7 @@
 //! What one user, one address, and all requests together may take of this node.
 //!
 //! Each limit refuses with a code of its own and says when to come again, and each refusal is counted
-//! ([`metrics`](crate::metrics)). All of them hold for one node: behind a proxy that spreads clients over several,
+//! ([`metrics`]). All of them hold for one node: behind a proxy that spreads clients over several,
 //! a client may have as much of each. Only reads wait, a bounded number for a bounded time: what else waits would hold
 //! what is scarce.
 //!

@@ -70,8 +70,9 @@ export class ChatError extends Error {
     });
   }
 
-  /** The same may succeed later. */
+  /** The same may succeed soon. A new conversation that has to wait for up to an hour must not hold up the others. */
   get temporary(): boolean {
+    if (this.code === 'too_many_conversations') return false;
     return this.status === 0 ? this.code === 'network' || this.code === 'timeout' : this.status >= 500 || this.status === 429 || this.status === 408;
   }
 

@@ -70,6 +70,16 @@ test('a refusal for good fails that message, and the queue goes on', async () =>
   expect(server.log.map(({ message }) => message?.text)).toEqual(['before', 'after', 'too large']);
 });
 
+test('a conversation too many fails that message alone, with the seconds to wait, and those that are there go on', async () => {
+  const server = await scripted();
+  server.judge = (asked) => (text(asked) === 'new' ? problem('too_many_conversations', 429, { retry_after: 1800 }) : undefined);
+  const { chat } = observe(server);
+  const [before, begins, after] = ['before', 'new', 'after'].map((text) => chat.send({ to: 'bob', text }));
+  await expect(begins!.sent).rejects.toMatchObject({ code: 'too_many_conversations', status: 429, retryAfter: 1800 });
+  await Promise.all([before!.sent, after!.sent]);
+  expect(chat.outgoing()).toEqual([begins]);
+});
+
 test.each([
   ['rate_limited', 429],
   ['overloaded', 503],
