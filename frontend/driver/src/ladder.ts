@@ -133,13 +133,13 @@ export class Ladder {
     const { link } = this;
     if (!link || this.#closed || this.#renewing) return;
     this.#renewing = true;
-    const since = Date.now();
+    const { heardAt } = link;
     this.#say({ state: 'connecting', transport: link.transport });
     const fresh = this.#open(link.transport, link.token);
     void Promise.race([fresh.began, fresh.ended]).then((error) => {
       this.#renewing = false;
       if (!error || link !== this.link) return;
-      if (link.heardAt < since) link.end(error);
+      if (link.heardAt === heardAt) link.end(error);
       else this.#say({ state: 'connected', transport: link.transport });
     });
   }

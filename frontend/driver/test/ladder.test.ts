@@ -394,10 +394,12 @@ describe.each(RETURNS)('a page that %s', (_, event) => {
     withEvents(async (target) => {
       vi.stubGlobal('document', Object.assign(new EventTarget(), { visibilityState: 'visible' }));
       const server = await scripted();
-      // No heartbeats: after the message nothing is on its way any more.
+      // No heartbeats and no receipts: after the message nothing is on its way any more.
       server.faults.set('polling', 'silent');
       server.message('one');
-      const watched = observe(server, { after: 'e:0', transports: ['polling'], timing: { ready: 1500, retry: 600_000, retryMax: 600_000, silence: 600_000 } });
+      const timing = { ready: 1500, retry: 600_000, retryMax: 600_000, silence: 600_000 };
+      const receipts = { received: false, read: false };
+      const watched = observe(server, { after: 'e:0', transports: ['polling'], receipts, timing });
       await watched.gave(['one']);
       server.hush();
       server.faults.set('polling', 'hanging');
