@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -99,9 +99,28 @@ impl Process {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Sends a signal to exactly this program.
+    /// Sends a signal to exactly this program. A SIGSTOP reaches one thread after the other: returns once all stand.
     pub fn signal(&self, signal: Signal) {
         kill(self.pid, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.pid));
+        if signal == Signal::SIGSTOP {
+            let limit = Instant::now() + Duration::from_secs(10);
+            while !self.is_stopped() {
+                assert!(Instant::now() < limit, "{} does not stop", self.pid);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else {
+            return true;
+        };
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The state follows the name, which is in parentheses and may hold any.
+            let state = stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]);
+            state.is_none_or(|state| matches!(state, b'T' | b't' | b'Z' | b'X'))
+        })
     }
 
     /// The exit code (128 + n after signal n), or None while it runs.

@@ -427,7 +427,7 @@ async fn abandoned_sessions_leave_nothing_behind() {
     const MORE: u64 = 1 << 10;
     let sessions = sized(2_000, 10_000);
     // So many waves have one floor; so many are at least begun, and until it is flat.
-    let (flat, waves) = sized((3, 6..=12), (6, 12..=40));
+    let (flat, waves) = sized((3, 6..=24), (6, 12..=40));
     let database = Database::fresh(Kind::Sqlite).await;
     let settings = [
         ("CHAT_LOG", "warn"),
