@@ -41,6 +41,7 @@ pub fn decide(facts: &Facts, command: &Command) -> Result<Option<Decided>, Rejec
             let event = Event::MessageSent {
                 content: Some(content.clone()),
                 received_after,
+                received_at: None,
             };
             Ok(Some(Decided {
                 conversation_id,

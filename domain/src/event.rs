@@ -35,6 +35,8 @@ pub enum Event {
         /// The sender's marks move to its own message: what came before is received with it. Of a message that was
         /// there before the log, its own `seq`: see [`Recorded::is_adopted`].
         received_after: i64,
+        /// When it was received, in seconds, where that was before the log: no event of the log says so.
+        received_at: Option<i64>,
     },
     ReceiptMoved {
         kind: ReceiptKind,
@@ -114,7 +116,10 @@ impl Recorded {
 
     /// The message that this event sent, as it was at that moment.
     pub fn message(&self) -> Option<Message> {
-        let Event::MessageSent { content, .. } = &self.event else {
+        let Event::MessageSent {
+            content, received_at, ..
+        } = &self.event
+        else {
             return None;
         };
         Some(Message {
@@ -124,7 +129,7 @@ impl Recorded {
             sender_id: self.actor_id.clone(),
             receiver_id: self.receiver_id.clone(),
             sent_at: seconds(self.occurred_at),
-            received_at: None,
+            received_at: *received_at,
             content: content.clone(),
         })
     }

@@ -75,13 +75,14 @@ impl State {
     /// The message as it is now, with the moment when its receiver first said that it is received.
     fn message_now(&self, event: &Recorded) -> Option<Message> {
         let mut message = event.message()?;
-        message.received_at = self.events.iter().find_map(|later| {
+        let later = self.events.iter().find_map(|later| {
             let (after, up_to) = later.received_range()?;
             let covers = later.conversation_id == message.conversation_id
                 && later.actor_id == message.receiver_id
                 && (after < message.seq && message.seq <= up_to);
             covers.then(|| seconds(later.occurred_at))
         });
+        message.received_at = message.received_at.or(later);
         Some(message)
     }
 }

@@ -350,6 +350,7 @@ fn adopted(from: &str, to: &str, position: Position, seq: i64) -> Recorded {
         event: Event::MessageSent {
             content: None,
             received_after: seq,
+            received_at: None,
         },
     }
 }

@@ -25,6 +25,9 @@ use crate::{
 const COLUMNS: &str = "position, type, conversation_id, actor_id, via, command_key, command_hash, occurred_at, \
      receiver_id, seq, up_to_id, up_to_seq, received_after, content_type, content, fields";
 
+/// Of the fields of an adopted message: when it was received, in seconds.
+const RECEIVED_AT: &str = "received_at";
+
 /// Those that are not null in the row of a message from the sender's own hand, in the order of [`message_values`] and
 /// [`bind_messages`].
 const MESSAGE_COLUMNS: &str = "type, occurred_at, position, conversation_id, actor_id, command_key, command_hash, \
@@ -36,6 +39,7 @@ fn own_message(recorded: &Recorded) -> Option<(&Content, i64)> {
         Event::MessageSent {
             content: Some(content),
             received_after,
+            received_at: None,
         } if recorded.via.is_none() => Some((content, *received_after)),
         _ => None,
     }
@@ -128,8 +132,10 @@ fn values(
         Event::MessageSent {
             content: sent,
             received_after,
+            received_at,
         } => {
             received = *received_after;
+            fields = received_at.map(|at| serde_json::json!({ RECEIVED_AT: at }).to_string());
             content_type = sent.as_ref().map(|c| c.content_type.as_str());
             content = sent.as_ref().map(|c| &c.bytes);
         }
@@ -314,6 +320,10 @@ fn read_event(row: &QueryResult, position: Position, bytes: Option<Bytes>) -> Re
             received_after: number("received_after")?,
         })
     };
+    let fields = || -> Result<serde_json::Map<String, serde_json::Value>, String> {
+        let fields = optional_text("fields")?.map(|fields| serde_json::from_str(&fields));
+        Ok(fields.transpose().map_err(|e| e.to_string())?.unwrap_or_default())
+    };
     let event = match kind.as_str() {
         MESSAGE_SENT => {
             let content_type = optional_text("content_type")?.map(|t| ContentType::parse(&t));
@@ -324,17 +334,15 @@ fn read_event(row: &QueryResult, position: Position, bytes: Option<Bytes>) -> Re
             Event::MessageSent {
                 content,
                 received_after: number("received_after")?,
+                received_at: fields()?.get(RECEIVED_AT).and_then(serde_json::Value::as_i64),
             }
         }
         RECEIPT_RECEIVED => receipt(ReceiptKind::Received)?,
         RECEIPT_READ => receipt(ReceiptKind::Read)?,
-        _ => {
-            let fields = optional_text("fields")?.map(|fields| serde_json::from_str(&fields));
-            Event::Other {
-                kind,
-                fields: fields.transpose().map_err(|e| e.to_string())?.unwrap_or_default(),
-            }
-        }
+        _ => Event::Other {
+            kind,
+            fields: fields()?,
+        },
     };
     Ok(Recorded {
         position,

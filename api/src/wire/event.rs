@@ -208,6 +208,7 @@ mod tests {
         event::Event::MessageSent {
             content,
             received_after: 0,
+            received_at: None,
         }
     }
 

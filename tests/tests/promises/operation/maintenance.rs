@@ -758,10 +758,12 @@ fn shape(event: &Event) -> &'static str {
         Event::MessageSent {
             content: Some(_),
             received_after: _,
+            received_at: _,
         } => "message.sent",
         Event::MessageSent {
             content: None,
             received_after: _,
+            received_at: _,
         } => "message.sent erased",
         Event::ReceiptMoved {
             kind: ReceiptKind::Received,
@@ -811,6 +813,7 @@ fn meaning(recorded: &Recorded) -> Value {
         Event::MessageSent {
             content: Some(content),
             received_after,
+            received_at: _,
         } => json!({
             "received_after": received_after,
             "content_type": content.content_type.as_str(),
@@ -820,6 +823,7 @@ fn meaning(recorded: &Recorded) -> Value {
         Event::MessageSent {
             content: None,
             received_after,
+            received_at: _,
         } => json!({"received_after": received_after}),
         Event::ReceiptMoved {
             kind: _,
