@@ -1,6 +1,6 @@
 //! `chat-system serve`: the composition root, one straight line from the configuration to the end of the server.
 //!
-//! The order of the start: the lock on the SQLite file, the database, its schema, its settings, the writer, the tail,
+//! The order of the start: the lock on the SQLite file, the database, its settings, its schema, the writer, the tail,
 //! the projector, the keys of tokens, the doors. The end goes the other way: readiness fails, and the server serves on
 //! for a while so that whoever sends it clients finds out; nothing more is accepted, streams close, the writer finishes
 //! what waits, the rest stops.
@@ -15,7 +15,7 @@ use chat_infrastructure::{
     outbox::SqlOutbox,
     primary::Primary,
     projector::Projector,
-    requirements::{self, Kind},
+    requirements::{self, Kind, Unmet},
     tail::{GAP_ALARM, Tail, TailHandle, TailOptions},
     timeline::SqlTimeline,
     writer::{GroupCommit, Status, WriterOptions},
@@ -78,7 +78,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let prepared = async {
         let database = connect(location, &config).await?;
+        // Before anything is made on a server that is refused.
+        check_server(&database, &config).await?;
         prepare_schema(&database, config.migrate).await?;
+        refuse(unmet_of_schema(&database).await?, &config)?;
         anyhow::Ok(database)
     };
     let database = tokio::select! {
@@ -88,16 +91,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    let writer_options = WriterOptions {
-        queue_commands: config.queue_commands,
-        batch_commands: config.batch_commands,
-        batch_bytes: config.batch_bytes,
-        command_timeout: config.command_timeout,
-        // What waits may be a good many batches, and must hold one command of any size.
-        queue_bytes: (64 << 20).max(4 * config.content_limit),
-        ..WriterOptions::default()
-    };
-    check_requirements(&database, &writer_options, &config).await?;
+    let writer_options = writer_options(&config);
 
     // Before whatever counts takes its handles.
     let recorded = config.admin_listen.map(|address| (address, metrics::install()));
@@ -311,31 +305,68 @@ pub fn describe(error: chat_migration::Error) -> anyhow::Error {
     }
 }
 
-async fn check_requirements(
-    database: &Database,
-    writer: &WriterOptions,
-    config: &Config,
-) -> anyhow::Result<()> {
-    let unmet = requirements::check(database, writer, config.content_limit).await;
-    let unmet = unmet.context("the database's settings cannot be read")?;
-    let waived = |kind| kind == Kind::Durability && config.allow_lax_durability;
-    for unmet in unmet.iter().filter(|unmet| waived(unmet.kind)) {
-        warn!("{unmet}; acknowledged messages can be lost");
+const UNREADABLE: &str = "the database's settings cannot be read";
+
+fn writer_options(config: &Config) -> WriterOptions {
+    WriterOptions {
+        queue_commands: config.queue_commands,
+        batch_commands: config.batch_commands,
+        batch_bytes: config.batch_bytes,
+        command_timeout: config.command_timeout,
+        // What waits may be a good many batches, and must hold one command of any size.
+        queue_bytes: (64 << 20).max(4 * config.content_limit),
+        ..WriterOptions::default()
     }
-    let refused: Vec<_> = unmet
-        .iter()
-        .filter(|unmet| !waived(unmet.kind))
-        .map(ToString::to_string)
-        .collect();
+}
+
+/// Refuses a database server on which nothing can be served, whatever is in it.
+pub async fn check_server(database: &Database, config: &Config) -> anyhow::Result<()> {
+    refuse(unmet_of_server(database, config).await?, config)
+}
+
+pub async fn unmet_of_server(database: &Database, config: &Config) -> anyhow::Result<Vec<Unmet>> {
+    requirements::check_server(database, &writer_options(config), config.content_limit)
+        .await
+        .context(UNREADABLE)
+}
+
+/// What a schema that is up to date does not meet.
+pub async fn unmet_of_schema(database: &Database) -> anyhow::Result<Vec<Unmet>> {
+    requirements::check_schema(database).await.context(UNREADABLE)
+}
+
+/// Whether a server serves although this is not met.
+pub fn is_waived(unmet: &Unmet, config: &Config) -> bool {
+    match unmet.kind {
+        Kind::Unseen => true,
+        Kind::Durability => config.allow_lax_durability,
+        Kind::Necessary => false,
+    }
+}
+
+/// What a server warns of that serves in spite of it.
+pub fn warning(unmet: &Unmet) -> String {
+    match unmet.kind {
+        Kind::Durability => format!("{unmet}; acknowledged messages can be lost"),
+        Kind::Unseen | Kind::Necessary => unmet.to_string(),
+    }
+}
+
+fn refuse(unmet: Vec<Unmet>, config: &Config) -> anyhow::Result<()> {
+    let (waived, refused): (Vec<_>, Vec<_>) = unmet.into_iter().partition(|unmet| is_waived(unmet, config));
+    for unmet in &waived {
+        warn!("{}", warning(unmet));
+    }
     if refused.is_empty() {
         return Ok(());
     }
-    let hint = if unmet.iter().any(|unmet| unmet.kind == Kind::Durability) && !config.allow_lax_durability {
+    let texts: Vec<_> = refused.iter().map(ToString::to_string).collect();
+    let hint = if refused.iter().any(|unmet| unmet.kind == Kind::Durability) {
         " (--allow-lax-durability serves in spite of settings that can lose acknowledged messages)"
     } else {
         ""
     };
-    bail!("{}{hint}", refused.join("; "))
+    bail!("{}{hint}", texts.join("; "))
 }
 
 /// The operator's listener stays until the end, so that it tells of the end too.

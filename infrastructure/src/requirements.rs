@@ -1,7 +1,12 @@
-//! What the promises need from a database, checked at start.
+//! What the promises need from a database, checked before anything is made in it and at start.
 //!
 //! A server that loses its last second when the power fails acknowledges what it has not got. Settings of that kind
-//! can be waived by whoever runs it ([`Kind::Durability`]); all else cannot.
+//! can be waived by whoever runs it ([`Kind::Durability`]); all else cannot. A managed database hides some of its
+//! settings, or has them in a form of its own: what cannot be seen is said ([`Kind::Unseen`]), and refused by nobody.
+
+mod changers;
+
+use std::collections::HashMap;
 
 use chat_domain::content::Content;
 use sea_orm::{ConnectionTrait, DbErr, QueryResult};
@@ -9,7 +14,6 @@ use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 use crate::{
     database::{Database, Flavor, server_version},
     entities::checkpoints,
-    primary::IS_READ_ONLY,
     sql,
     writer::WriterOptions,
 };
@@ -28,6 +32,8 @@ pub enum Kind {
     Durability,
     /// The server cannot work like this.
     Necessary,
+    /// Nobody can tell from here. The server works.
+    Unseen,
 }
 
 /// The tables whose engine and collation matter.
@@ -41,18 +47,56 @@ const TABLES: &[&str] = &[
     "checkpoints",
 ];
 
-const LEAST_MYSQL: (u32, u32) = (8, 4);
-const LEAST_MARIADB: (u32, u32) = (10, 11);
+/// 8.0.16 has all that statements need: window functions, `SKIP LOCKED`, the regular expressions of ICU, and CHECKs, which
+/// the releases before it take and forget.
+const LEAST_MYSQL: [u32; 3] = [8, 0, 16];
+const LEAST_MARIADB: [u32; 3] = [10, 11, 0];
 
-/// Lists what is not met, of a database whose schema is up to date.
-pub async fn check(
+/// Lists what is not met of a database whose schema may not be there yet: what `migrate up` would be for nothing on.
+pub async fn check_server(
     database: &Database,
     writer: &WriterOptions,
     content_limit: usize,
 ) -> Result<Vec<Unmet>, DbErr> {
+    if database.flavor == Flavor::Sqlite {
+        return sqlite(database).await;
+    }
+    let version = server_version(&database.pool).await?;
+    let select = format!(
+        "SHOW GLOBAL VARIABLES WHERE variable_name IN ({})",
+        sql::list(SETTINGS.iter().map(|name| format!("'{name}'")))
+    );
+    let rows = database
+        .pool
+        .query_all_raw(database.statement(select, []))
+        .await?;
+    let read = |row: &QueryResult| -> Result<_, DbErr> {
+        let name: String = row.try_get_by_index(0)?;
+        Ok((name.to_ascii_lowercase(), row.try_get_by_index(1)?))
+    };
+    let settings = Settings {
+        flavor: database.flavor,
+        version,
+        values: rows.iter().map(read).collect::<Result<_, _>>()?,
+    };
+    let mut unmet = settings.unmet(
+        packet_needed(writer, content_limit),
+        writer.batch_bytes,
+        content_limit,
+    );
+    let changers = changers::find(database).await?;
+    unmet.extend(changers.into_iter().map(|text| Unmet {
+        kind: Kind::Necessary,
+        text,
+    }));
+    Ok(unmet)
+}
+
+/// Lists what is not met by a schema that is up to date.
+pub async fn check_schema(database: &Database) -> Result<Vec<Unmet>, DbErr> {
     let mut unmet = match database.flavor {
-        Flavor::Sqlite => sqlite(database).await?,
-        Flavor::MariaDb | Flavor::MySql => server(database, writer, content_limit).await?,
+        Flavor::Sqlite => Vec::new(),
+        Flavor::MariaDb | Flavor::MySql => tables(database).await?,
     };
     let select = "SELECT position FROM checkpoints WHERE name = ?";
     let rebuild = database.statement(select, [checkpoints::REBUILD.into()]);
@@ -91,11 +135,119 @@ async fn sqlite(database: &Database) -> Result<Vec<Unmet>, DbErr> {
     Ok(unmet)
 }
 
-async fn server(
-    database: &Database,
-    writer: &WriterOptions,
-    content_limit: usize,
-) -> Result<Vec<Unmet>, DbErr> {
+/// What is looked at of a server's settings.
+const SETTINGS: [&str; 7] = [
+    "aurora_version",
+    "innodb_flush_log_at_trx_commit",
+    "innodb_read_only",
+    "log_bin",
+    "max_allowed_packet",
+    "read_only",
+    "sync_binlog",
+];
+
+/// What a server says of itself.
+struct Settings {
+    flavor: Flavor,
+    version: String,
+    /// Of [`SETTINGS`], those that it shows.
+    values: HashMap<String, String>,
+}
+
+impl Settings {
+    fn unmet(&self, packet: i64, batch_bytes: usize, content_limit: usize) -> Vec<Unmet> {
+        let mut unmet = Vec::new();
+        let mut add = |kind, text: String| unmet.push(Unmet { kind, text });
+        let (name, least) = match self.flavor {
+            Flavor::MariaDb => ("MariaDB", LEAST_MARIADB),
+            Flavor::MySql | Flavor::Sqlite => ("MySQL", LEAST_MYSQL),
+        };
+        if is_older(&self.version, least) {
+            let [major, minor, patch] = least;
+            let patch = if patch > 0 {
+                format!(".{patch}")
+            } else {
+                String::new()
+            };
+            add(
+                Kind::Necessary,
+                format!(
+                    "{name} is {}, and must be {major}.{minor}{patch} or newer",
+                    self.version
+                ),
+            );
+        }
+        // A reader of Aurora says it by the second one.
+        let reads_only = |setting| {
+            self.text(setting)
+                .is_some_and(|value| !["0", "OFF"].contains(&value))
+        };
+        if reads_only("read_only") || reads_only("innodb_read_only") {
+            add(
+                Kind::Necessary,
+                "the database server is read_only: it is not the primary".into(),
+            );
+        }
+        let mut unseen = Vec::new();
+        match self.number("max_allowed_packet") {
+            Some(found) if found < packet => add(
+                Kind::Necessary,
+                format!(
+                    "max_allowed_packet is {found}, and must be at least {packet} bytes for a batch of {batch_bytes} \
+                     bytes and contents of {content_limit}"
+                ),
+            ),
+            Some(_) => {}
+            None => unseen.push("max_allowed_packet"),
+        }
+        match self.text("innodb_flush_log_at_trx_commit") {
+            Some("1") => {}
+            Some(found) => add(
+                Kind::Durability,
+                format!(
+                    "innodb_flush_log_at_trx_commit is {found}, and must be 1 for acknowledged to mean durable"
+                ),
+            ),
+            None => unseen.push("innodb_flush_log_at_trx_commit"),
+        }
+        let has_binlog = self
+            .text("log_bin")
+            .is_none_or(|value| !["0", "OFF"].contains(&value));
+        match self.text("sync_binlog") {
+            Some("1") => {}
+            _ if !has_binlog => {}
+            // Its storage has the binary log, and there is nothing to set.
+            Some(found) if self.values.contains_key("aurora_version") => add(
+                Kind::Unseen,
+                format!("sync_binlog is {found}, which Aurora manages by itself"),
+            ),
+            Some(found) => add(
+                Kind::Durability,
+                format!(
+                    "sync_binlog is {found} with a binary log, and must be 1 for acknowledged to mean durable"
+                ),
+            ),
+            None => unseen.push("sync_binlog"),
+        }
+        for setting in unseen {
+            add(
+                Kind::Unseen,
+                format!("{setting} cannot be seen: the database does not show it"),
+            );
+        }
+        unmet
+    }
+
+    fn text(&self, setting: &str) -> Option<&str> {
+        self.values.get(setting).map(String::as_str)
+    }
+
+    fn number(&self, setting: &str) -> Option<i64> {
+        self.text(setting)?.parse().ok()
+    }
+}
+
+async fn tables(database: &Database) -> Result<Vec<Unmet>, DbErr> {
     let mut unmet = Vec::new();
     let mut necessary = |text: String| {
         unmet.push(Unmet {
@@ -103,39 +255,6 @@ async fn server(
             text,
         })
     };
-
-    let version = server_version(&database.pool).await?;
-    let (name, least) = match database.flavor {
-        Flavor::MariaDb => ("MariaDB", LEAST_MARIADB),
-        Flavor::MySql | Flavor::Sqlite => ("MySQL", LEAST_MYSQL),
-    };
-    if is_older(&version, least) {
-        necessary(format!(
-            "{name} is {version}, and must be {}.{} or newer",
-            least.0, least.1
-        ));
-    }
-
-    let select = format!(
-        "SELECT CAST(@@GLOBAL.innodb_flush_log_at_trx_commit AS SIGNED) AS flush_log, \
-         CAST(@@GLOBAL.log_bin AS SIGNED) AS log_bin, CAST(@@GLOBAL.sync_binlog AS SIGNED) AS sync_binlog, \
-         CAST(@@GLOBAL.max_allowed_packet AS SIGNED) AS packet, {IS_READ_ONLY} AS is_read_only"
-    );
-    let row = one(database, &select).await?;
-    let number = |column: &str| row.try_get::<i64>("", column);
-    if number("is_read_only")? != 0 {
-        necessary("the database server is read_only: it is not the primary".into());
-    }
-    let needed = packet_needed(writer, content_limit);
-    let packet = number("packet")?;
-    if packet < needed {
-        necessary(format!(
-            "max_allowed_packet is {packet}, and must be at least {needed} bytes for a batch of {} bytes and \
-             contents of {content_limit}",
-            writer.batch_bytes
-        ));
-    }
-
     let names = sql::list(TABLES.iter().map(|table| format!("'{table}'")));
     let select = format!(
         "SELECT CAST(table_name AS CHAR) AS name, CAST(engine AS CHAR) AS engine, \
@@ -158,25 +277,6 @@ async fn server(
             ));
         }
     }
-
-    let mut lax = |text: String| {
-        unmet.push(Unmet {
-            kind: Kind::Durability,
-            text,
-        })
-    };
-    let flush = number("flush_log")?;
-    if flush != 1 {
-        lax(format!(
-            "innodb_flush_log_at_trx_commit is {flush}, and must be 1 for acknowledged to mean durable"
-        ));
-    }
-    let sync = number("sync_binlog")?;
-    if number("log_bin")? != 0 && sync != 1 {
-        lax(format!(
-            "sync_binlog is {sync} with a binary log, and must be 1 for acknowledged to mean durable"
-        ));
-    }
     Ok(unmet)
 }
 
@@ -188,13 +288,16 @@ fn packet_needed(writer: &WriterOptions, content_limit: usize) -> i64 {
     i64::try_from(content + fields).unwrap_or(i64::MAX)
 }
 
-fn is_older(version: &str, least: (u32, u32)) -> bool {
+fn is_older(version: &str, least: [u32; 3]) -> bool {
     release(version).is_none_or(|found| found < least)
 }
 
-fn release(version: &str) -> Option<(u32, u32)> {
-    let mut parts = version.split(['.', '-']).map(str::parse);
-    Some((parts.next()?.ok()?, parts.next()?.ok()?))
+/// Of three numbers, the last may be missing: Aurora is `8.0.mysql_aurora.3.08.0`, which says nothing of it, and none
+/// that has this form is older than 8.0.23.
+fn release(version: &str) -> Option<[u32; 3]> {
+    let mut parts = version.split(['.', '-']);
+    let mut next = || parts.next()?.parse().ok();
+    Some([next()?, next()?, next().unwrap_or(u32::MAX)])
 }
 
 async fn one(database: &Database, select: &str) -> Result<QueryResult, DbErr> {
@@ -209,10 +312,77 @@ async fn one(database: &Database, select: &str) -> Result<QueryResult, DbErr> {
 mod tests {
     use super::*;
 
+    fn settings(version: &str, values: &[(&str, &str)]) -> Settings {
+        let usual = [
+            ("innodb_flush_log_at_trx_commit", "1"),
+            ("innodb_read_only", "OFF"),
+            ("log_bin", "ON"),
+            ("max_allowed_packet", "67108864"),
+            ("read_only", "OFF"),
+            ("sync_binlog", "1"),
+        ];
+        let mut values_of: HashMap<_, _> = usual
+            .iter()
+            .chain(values)
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect();
+        values_of.retain(|_, value| value != "hidden");
+        Settings {
+            flavor: Flavor::MySql,
+            version: version.into(),
+            values: values_of,
+        }
+    }
+
+    fn unmet(settings: &Settings) -> Vec<(Kind, String)> {
+        let unmet = settings.unmet(5 << 20, 1 << 20, 256 << 10);
+        unmet.into_iter().map(|unmet| (unmet.kind, unmet.text)).collect()
+    }
+
+    #[test]
+    fn aurora_serves_and_says_which_settings_it_manages() {
+        for version in ["8.0.mysql_aurora.3.08.0", "8.0.28", "8.0.39"] {
+            let aurora = ("aurora_version", "3.08.0");
+            assert_eq!(unmet(&settings(version, &[aurora])), []);
+            let managed = "sync_binlog is 0, which Aurora manages by itself".to_owned();
+            assert_eq!(
+                unmet(&settings(version, &[aurora, ("sync_binlog", "0")])),
+                [(Kind::Unseen, managed)]
+            );
+            // It is off where nobody asked for a binary log.
+            let off = [aurora, ("log_bin", "OFF"), ("sync_binlog", "0")];
+            assert_eq!(unmet(&settings(version, &off)), []);
+            let lax = [aurora, ("innodb_flush_log_at_trx_commit", "2")];
+            assert_eq!(unmet(&settings(version, &lax))[0].0, Kind::Durability);
+            // Its readers.
+            let reader = [aurora, ("innodb_read_only", "ON")];
+            assert_eq!(unmet(&settings(version, &reader))[0].0, Kind::Necessary);
+        }
+    }
+
+    #[test]
+    fn a_setting_that_cannot_be_seen_is_said_and_not_refused() {
+        for hidden in [
+            "innodb_flush_log_at_trx_commit",
+            "sync_binlog",
+            "max_allowed_packet",
+        ] {
+            let text = format!("{hidden} cannot be seen: the database does not show it");
+            assert_eq!(
+                unmet(&settings("8.0.40", &[(hidden, "hidden")])),
+                [(Kind::Unseen, text)]
+            );
+        }
+        // One that may have a binary log is as strict as one that has.
+        let found = unmet(&settings("8.4.0", &[("log_bin", "hidden"), ("sync_binlog", "0")]));
+        assert_eq!(found[0].0, Kind::Durability);
+    }
+
     #[test]
     fn releases_are_read_from_version_texts() {
-        assert_eq!(release("10.11.19-MariaDB-0+deb12u1"), Some((10, 11)));
-        assert_eq!(release("9.7.4-2"), Some((9, 7)));
+        assert_eq!(release("10.11.19-MariaDB-0+deb12u1"), Some([10, 11, 19]));
+        assert_eq!(release("9.7.4-2"), Some([9, 7, 4]));
+        assert_eq!(release("8.0.mysql_aurora.3.08.0"), Some([8, 0, u32::MAX]));
         assert_eq!(release("five"), None);
     }
 
@@ -236,10 +406,19 @@ mod tests {
         ] {
             assert!(!is_older(new, LEAST_MARIADB), "{new:?}");
         }
-        for old in ["8.0.36", "8.3.9-log", "5.7.44", "8"] {
+        for old in ["8.0.15", "8.0.4-log", "5.7.44", "5.7.mysql_aurora.2.11.4", "8"] {
             assert!(is_older(old, LEAST_MYSQL), "{old:?}");
         }
-        for new in ["8.4.0", "8.10.1", "9.0.1", "9.7.4-2", "10.1"] {
+        for new in [
+            "8.0.16",
+            "8.0.36-28",
+            "8.0.mysql_aurora.3.04.1",
+            "8.4.0",
+            "8.10.1",
+            "9.0.1",
+            "9.7.4-2",
+            "10.1",
+        ] {
             assert!(!is_older(new, LEAST_MYSQL), "{new:?}");
         }
     }
