@@ -1,18 +1,19 @@
 //! The command line.
 //!
 //! What is asked for wrongly is clap's to say (exit code 2). What is understood and refused, or fails, is one line on
-//! stderr and exit code 1. `migrate check` that finds a table which cannot be adopted ends with 3.
+//! stderr and exit code 1. `migrate check` that finds something which is refused ends with 3.
 
 use std::{
     error::Error,
     ffi::OsString,
     io::{self, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context, bail};
 use chat_domain::ids::UserId;
-use chat_migration::DownOptions;
+use chat_migration::{DownOptions, IdMap};
 use clap::{
     CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     error::{ContextKind, ErrorKind},
@@ -22,7 +23,7 @@ use crate::{
     asyncapi,
     auth::Signer,
     config::{self, Config, Given, KeySource, Options, Variables},
-    healthcheck, maintenance, openapi, serve, telemetry,
+    healthcheck, id_map, maintenance, openapi, serve, telemetry,
 };
 
 /// The chat server: people and programs send messages to each other and never miss one.
@@ -53,6 +54,10 @@ pub enum Command {
         /// for the keys, content types and read marks since then, which are lost
         #[arg(long, conflicts_with = "discard_messages")]
         discard_log: bool,
+        /// With `check` and `up`: new names for the ids of a table of the seed's that are no user ids; a line is
+        /// `old,new`, and the lines that `check` lists need only the new ones
+        #[arg(long, value_name = "FILE")]
+        map_ids: Option<PathBuf>,
     },
     /// Print a token, signed with the configured secret
     Token {
@@ -82,8 +87,8 @@ pub enum Command {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MigrateAction {
-    /// Say what is odd about a table of the seed's, and what adopting it means; exit code 3 when it cannot be adopted
-    /// as it is
+    /// Say what `up` and `serve` would refuse, what is odd about a table of the seed's, and what adopting it means; exit
+    /// code 3 when something is refused
     Check,
     /// Apply what is pending; adopt a table of the seed's (MySQL and MariaDB), or go on with that
     Up,
@@ -100,7 +105,7 @@ pub enum EpochAction {
 }
 
 /// What `migrate check` ends with where something stands in the way; 1 is a check that failed.
-const NOT_ADOPTABLE: u8 = 3;
+const REFUSED: u8 = 3;
 
 /// Runs the binary.
 pub fn run() -> ExitCode {
@@ -170,27 +175,36 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve => with_config(cli.options, serve::serve).map(done),
         Command::Migrate {
             action: MigrateAction::Check,
+            map_ids,
             ..
         } => {
-            let adoptable = with_config(cli.options, maintenance::check_adoption)?;
+            let ids = new_names(map_ids.as_deref())?;
+            let adoptable = with_config(cli.options, |config| maintenance::check_migration(config, ids))?;
             Ok(if adoptable {
                 ExitCode::SUCCESS
             } else {
-                ExitCode::from(NOT_ADOPTABLE)
+                ExitCode::from(REFUSED)
             })
         }
         Command::Migrate {
             action,
             discard_messages,
             discard_log,
-        } => with_config(cli.options, |config| {
+            map_ids,
+        } => {
             let options = DownOptions {
                 discard_messages,
                 discard_log,
             };
-            maintenance::migrate(config, action, options)
-        })
-        .map(done),
+            if map_ids.is_some() && action != MigrateAction::Up {
+                bail!("--map-ids is for `migrate check` and `migrate up`");
+            }
+            let ids = new_names(map_ids.as_deref())?;
+            with_config(cli.options, |config| {
+                maintenance::migrate(config, action, options, ids)
+            })
+            .map(done)
+        }
         Command::Rebuild => with_config(cli.options, maintenance::rebuild).map(done),
         Command::Epoch {
             action: EpochAction::New,
@@ -204,6 +218,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             })
         }
     }
+}
+
+fn new_names(file: Option<&Path>) -> anyhow::Result<IdMap> {
+    let read = file.map(|file| id_map::read(file).context("--map-ids"));
+    Ok(read.transpose()?.unwrap_or_default())
 }
 
 /// Begins to log, and runs what needs the whole configuration.

@@ -15,6 +15,7 @@ pub mod telemetry;
 pub mod metrics;
 pub mod serve;
 pub mod maintenance;
+mod id_map;
 pub mod healthcheck;
 pub mod files;
 pub mod server;

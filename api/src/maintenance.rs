@@ -11,9 +11,13 @@ use chat_infrastructure::{
     projector::{Projector, Step},
     rebuild as rebuilding, verify as verifying,
 };
-use chat_migration::{CheckOptions, DownOptions, Verdict};
+use chat_migration::{CheckOptions, DownOptions, Finding, IdMap, Report, Verdict};
 
-use crate::{cli::MigrateAction, config::Config, serve::describe};
+use crate::{
+    cli::MigrateAction,
+    config::Config,
+    serve::{check_server, describe, is_waived, unmet_of_schema, unmet_of_server, warning},
+};
 
 const CONNECTIONS: u32 = 2;
 
@@ -26,11 +30,17 @@ fn alone(config: &Config) -> anyhow::Result<Option<FileLock>> {
     Ok(FileLock::take(&Location::parse(config.database_url.expose())?)?)
 }
 
-pub async fn migrate(config: Config, action: MigrateAction, options: DownOptions) -> anyhow::Result<()> {
+pub async fn migrate(
+    config: Config,
+    action: MigrateAction,
+    options: DownOptions,
+    ids: IdMap,
+) -> anyhow::Result<()> {
     match action {
         MigrateAction::Up => {
             let database = connect(&config).await?;
-            let applied = chat_migration::up_adopting(&database.pool)
+            check_server(&database, &config).await?;
+            let applied = chat_migration::up_adopting(&database.pool, &ids)
                 .await
                 .map_err(describe)?;
             tell(&named("applied", &applied, "nothing is pending"))
@@ -44,8 +54,8 @@ pub async fn migrate(config: Config, action: MigrateAction, options: DownOptions
                 .map_err(describe)?;
             tell(&named("undone", &undone, "nothing was applied"))
         }
-        // The command line asks `check_adoption`, which has an exit code of its own.
-        MigrateAction::Check => check_adoption(config).await.map(|_| ()),
+        // The command line asks `check_migration`, which has an exit code of its own.
+        MigrateAction::Check => check_migration(config, ids).await.map(|_| ()),
         MigrateAction::Status => {
             let database = connect(&config).await?;
             let status = chat_migration::status(&database.pool).await.map_err(describe)?;
@@ -83,19 +93,46 @@ async fn fill_received_at(database: &Database) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `Ok(false)` when the table of the seed's cannot be adopted as it is, with the reasons on stdout.
-pub async fn check_adoption(config: Config) -> anyhow::Result<bool> {
+/// Says what `migrate up` and `serve` would refuse, and what adopting a table of the seed's means. `Ok(false)` when
+/// something is refused.
+pub async fn check_migration(config: Config, ids: IdMap) -> anyhow::Result<bool> {
     let database = connect(&config).await?;
+    let mut unmet = unmet_of_server(&database, &config).await?;
+    let status = chat_migration::status(&database.pool).await.map_err(describe)?;
+    if status.pending.is_empty() && status.unfinished.is_none() {
+        unmet.extend(unmet_of_schema(&database).await?);
+    }
+    let refusals = chat_migration::refusals(&database.pool).await.map_err(describe)?;
     let options = CheckOptions {
         content_limit: config.content_limit as u64,
     };
-    let report = chat_migration::check_adoption(&database.pool, options)
+    let report = chat_migration::check_adoption(&database.pool, options, &ids)
         .await
         .map_err(describe)?;
-    let Some(report) = report else {
-        tell("there is no table of the seed's to adopt\n")?;
-        return Ok(true);
-    };
+
+    let (waived, refused): (Vec<_>, Vec<_>) = unmet.iter().partition(|unmet| is_waived(unmet, &config));
+    let mut text: String = waived
+        .into_iter()
+        .map(|unmet| format!("WARNING: {}\n", warning(unmet)))
+        .collect();
+    text.extend(refused.iter().map(|unmet| format!("REFUSED: {unmet}\n")));
+    text.extend(refusals.iter().map(|refusal| format!("REFUSED: {refusal}\n")));
+    let is_refused = !refused.is_empty() || !refusals.is_empty();
+    match report {
+        Some(report) => {
+            text += &described(&report, is_refused);
+            tell(&text)?;
+            Ok(!is_refused && !report.is_refused())
+        }
+        None => {
+            text += "there is no table of the seed's to adopt\n";
+            tell(&text)?;
+            Ok(!is_refused)
+        }
+    }
+}
+
+fn described(report: &Report, is_refused: bool) -> String {
     let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
     let mut text = String::new();
     for finding in &report.findings {
@@ -103,9 +140,9 @@ pub async fn check_adoption(config: Config) -> anyhow::Result<bool> {
             Verdict::Adopted => "adopted",
             Verdict::Refused => "REFUSED",
         };
-        text += &format!("{verdict}: {finding}\n");
+        text += &format!("{verdict}: {finding}\n{}", listed(finding));
     }
-    if report.is_refused() {
+    if is_refused || report.is_refused() {
         text += "the table cannot be adopted as it is; nothing was changed\n";
     } else {
         text += &format!(
@@ -119,8 +156,21 @@ pub async fn check_adoption(config: Config) -> anyhow::Result<bool> {
             mebibytes(report.disk_bytes()),
         );
     }
-    tell(&text)?;
-    Ok(!report.is_refused())
+    text
+}
+
+/// A line for each id, as the file of `--map-ids` has them, without the new names.
+fn listed(finding: &Finding) -> String {
+    let mut lines: String = finding
+        .listed
+        .iter()
+        .map(|id| format!("{},\n", serde_json::Value::from(id.as_str())))
+        .collect();
+    let more = finding.count.saturating_sub(finding.listed.len() as u64);
+    if !finding.listed.is_empty() && more > 0 {
+        lines += &format!("and {more} more\n");
+    }
+    lines
 }
 
 fn named(what: &str, names: &[String], none: &str) -> String {

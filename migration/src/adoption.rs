@@ -22,19 +22,21 @@
 mod adopt;
 mod check;
 mod give_back;
+mod ids;
 mod others;
 mod sql;
 
-use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
+use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend};
 use sea_orm_migration::{DbErr, IntoSchemaManagerConnection, SchemaManager};
 
 pub use check::{CheckOptions, Finding, Report, Verdict};
+pub use ids::IdMap;
 pub(crate) use others::own_connections;
 pub(crate) use sql::Sql;
 
 use crate::DownOptions;
 use crate::dialect::{Dialect, drop_tables};
-use crate::error::{During, Result};
+use crate::error::{During, Error, Result};
 
 /// How many rows go over in one transaction.
 const ROWS_IN_A_STEP: i64 = 10_000;
@@ -160,11 +162,36 @@ pub(crate) async fn stage<'c, C: IntoSchemaManagerConnection<'c>>(connection: C)
     })
 }
 
-/// Adopts the table, from wherever the adoption is. `ours` are the connections of this process.
-pub(crate) async fn adopt(session: &DatabaseTransaction, ours: &[i64]) -> Result<()> {
+/// Adopts the table, from wherever the adoption is. `ours` are the connections of this process; an adoption that was
+/// interrupted goes on with the names that it began with.
+pub(crate) async fn adopt(session: &DatabaseTransaction, ours: &[i64], ids: &IdMap) -> Result<()> {
     let sql = Sql::new(session);
     sql.prepare().await?;
-    adopt::run(&SchemaManager::new(session), &sql, ours).await
+    adopt::run(&SchemaManager::new(session), &sql, ours, ids).await
+}
+
+/// Refuses new names where there is nobody to name, or where others were taken already.
+pub(crate) async fn refuse_other_names(db: &DatabaseConnection, ids: &IdMap) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    match stage(db).await? {
+        Stage::None => Err(Error::NobodyToName),
+        Stage::Unfinished(_) | Stage::Adopted { .. } => {
+            let stored = ids::stored(&Sql::new(db)).await?;
+            if stored.iter().all(|(old, new)| ids.get(old) == Some(new)) {
+                Ok(())
+            } else {
+                Err(Error::OtherNames)
+            }
+        }
+        Stage::Waiting | Stage::GoingBack => Ok(()),
+    }
+}
+
+/// The tables that are in the way of an adoption, each as it is refused.
+pub(crate) async fn in_the_way(db: &DatabaseConnection) -> Result<Vec<Error>> {
+    adopt::in_the_way(&SchemaManager::new(db), &Sql::new(db)).await
 }
 
 /// Ends an adoption that was interrupted at its very end.
@@ -179,7 +206,11 @@ async fn drop_what_is_left(manager: &SchemaManager<'_>) -> Result<()> {
 }
 
 /// Says what is in the table, and what would become of it; `None` where there is no such table. Writes nothing.
-pub(crate) async fn check(session: &DatabaseTransaction, options: CheckOptions) -> Result<Option<Report>> {
+pub(crate) async fn check(
+    session: &DatabaseTransaction,
+    options: CheckOptions,
+    ids: &IdMap,
+) -> Result<Option<Report>> {
     let sql = Sql::new(session);
     let record = Record::read(&sql).await?;
     let table = match (shape(&sql, "messages").await?, record) {
@@ -189,7 +220,13 @@ pub(crate) async fn check(session: &DatabaseTransaction, options: CheckOptions) 
         _ => return Ok(None),
     };
     sql.prepare().await?;
-    check::examine(&sql, table, options).await.map(Some)
+    // Of one that is half adopted the names are settled.
+    let settled = match table {
+        SEED => Some(ids::stored(&sql).await?),
+        _ => None,
+    };
+    let ids = settled.as_ref().unwrap_or(ids);
+    check::examine(&sql, table, options, ids).await.map(Some)
 }
 
 /// Gives the seed's table back, from wherever the adoption is. `Ok(false)` where none was adopted.

@@ -94,6 +94,17 @@ impl Dialect {
         column.not_null().take()
     }
 
+    /// A primary key of bytes, which are compared as they are.
+    pub(crate) fn var_bytes_key(&self, name: &'static str, most: u32) -> ColumnDef {
+        let mut column = ColumnDef::new(name);
+        if self.is_sqlite {
+            column.blob()
+        } else {
+            column.var_binary(most)
+        };
+        column.not_null().primary_key().take()
+    }
+
     /// Content: raw bytes, null once it is erased.
     pub(crate) fn content(&self, name: &'static str) -> ColumnDef {
         let mut column = ColumnDef::new(name);

@@ -42,6 +42,15 @@ pub enum Error {
     )]
     InTheWay { table: &'static str },
 
+    #[error("there is no table of the seed's whose ids could get other names (--map-ids)")]
+    NobodyToName,
+
+    #[error(
+        "the table was adopted, or is being adopted, with other new names than these (--map-ids); nothing was changed, \
+         leave them out or give the same, or begin anew with `chat-system migrate down`"
+    )]
+    OtherNames,
+
     #[error(
         "there are {found} rows where {expected} were counted: somebody has changed a table while rows went over; \
          `migrate down` takes the adoption back"

@@ -8,7 +8,7 @@ use crate::DownOptions;
 use crate::error::{During, Error, Result};
 
 /// Our tables, each with a column by which it is told from another program's table of the same name.
-const TABLES: [(&str, &str); 8] = [
+const TABLES: [(&str, &str); 9] = [
     ("log_head", "last_time"),
     ("epochs", "last_position"),
     ("outbox", "command_hash"),
@@ -17,56 +17,76 @@ const TABLES: [(&str, &str); 8] = [
     ("participants", "from_position"),
     ("checkpoints", "position"),
     ("adoption", "definition"),
+    ("adoption_ids", "new_id"),
 ];
 
 /// The migrations say `IF NOT EXISTS` and `IF EXISTS`; this keeps them from taking over, or dropping, what is not
 /// theirs. A table `messages` of an earlier chat is adopted before they run, or refused here.
 pub(crate) async fn refuse_tables_of_others(manager: &SchemaManager<'_>) -> Result<()> {
+    let refused = tables_of_others(manager).await?.into_iter().next();
+    refused.map_or(Ok(()), Err)
+}
+
+/// Every such table, as it is refused.
+pub(crate) async fn tables_of_others(manager: &SchemaManager<'_>) -> Result<Vec<Error>> {
+    let mut refused = Vec::new();
     for (table, column) in TABLES {
         if is_strange(manager, table, column)
             .await
             .during("look for existing tables")?
         {
-            return Err(if table == "messages" {
+            refused.push(if table == "messages" {
                 Error::SeedTable
             } else {
                 Error::ForeignTable { table, column }
             });
         }
     }
-    Ok(())
+    Ok(refused)
 }
 
 /// Refuses where one of these tables is there.
 pub(crate) async fn refuse_tables(manager: &SchemaManager<'_>, names: &[&'static str]) -> Result<()> {
+    let refused = tables_there(manager, names).await?.into_iter().next();
+    refused.map_or(Ok(()), Err)
+}
+
+async fn tables_there(manager: &SchemaManager<'_>, names: &[&'static str]) -> Result<Vec<Error>> {
+    let mut refused = Vec::new();
     for &table in names {
         if manager
             .has_table(table)
             .await
             .during("look for existing tables")?
         {
-            return Err(Error::InTheWay { table });
+            refused.push(Error::InTheWay { table });
         }
     }
-    Ok(())
+    Ok(refused)
 }
 
 /// An adoption makes all of its tables; nothing may be under their names, or under those of the tables given.
-pub(crate) async fn refuse_tables_beside(manager: &SchemaManager<'_>, others: &[&'static str]) -> Result<()> {
-    let ours = TABLES.map(|(table, _)| table);
-    // Those two are there before the table is closed.
-    let made = ours
-        .into_iter()
-        .filter(|table| !["messages", "adoption"].contains(table));
+pub(crate) async fn tables_beside(
+    manager: &SchemaManager<'_>,
+    others: &[&'static str],
+) -> Result<Vec<Error>> {
+    // Those are there before the table is closed.
+    let early = ["messages", "adoption", "adoption_ids"];
+    let ours = TABLES.into_iter().map(|(table, _)| table);
+    let made = ours.filter(|table| !early.contains(table));
     let names: Vec<_> = made.chain(others.iter().copied()).collect();
-    refuse_tables(manager, &names).await?;
-    if is_strange(manager, "adoption", "definition")
-        .await
-        .during("look for existing tables")?
-    {
-        return Err(Error::InTheWay { table: "adoption" });
+    let mut refused = tables_there(manager, &names).await?;
+    for (table, column) in TABLES {
+        if table != "messages"
+            && early.contains(&table)
+            && is_strange(manager, table, column)
+                .await
+                .during("look for existing tables")?
+        {
+            refused.push(Error::InTheWay { table });
+        }
     }
-    Ok(())
+    Ok(refused)
 }
 
 /// A new head begins at position 0, and must never be put over a log that has events.

@@ -45,7 +45,7 @@ use sea_orm_migration::{
 };
 
 use adoption::Stage;
-pub use adoption::{CheckOptions, Finding, Report, Verdict};
+pub use adoption::{CheckOptions, Finding, IdMap, Report, Verdict};
 pub use error::Error;
 use error::{During, Result};
 use turn::{Patience, Turn};
@@ -109,19 +109,50 @@ pub async fn up(db: &DatabaseConnection) -> Result<Vec<String>> {
     go_up(db, Adopt::No).await
 }
 
-/// As [`up`], and adopts a table of the seed's where there is one; goes on with an adoption that was interrupted.
-pub async fn up_adopting(db: &DatabaseConnection) -> Result<Vec<String>> {
-    go_up(db, Adopt::Yes).await
+/// As [`up`], and adopts a table of the seed's where there is one; goes on with an adoption that was interrupted. `ids`
+/// are new names for users whose ids there are no user ids.
+pub async fn up_adopting(db: &DatabaseConnection, ids: &IdMap) -> Result<Vec<String>> {
+    adoption::refuse_other_names(db, ids).await?;
+    go_up(db, Adopt::Yes(ids)).await
 }
 
 /// Says what adopting the table of the seed's would mean; `None` where there is none. Writes nothing.
-pub async fn check_adoption(db: &DatabaseConnection, options: CheckOptions) -> Result<Option<Report>> {
+pub async fn check_adoption(
+    db: &DatabaseConnection,
+    options: CheckOptions,
+    ids: &IdMap,
+) -> Result<Option<Report>> {
+    adoption::refuse_other_names(db, ids).await?;
     if db.get_database_backend() != DbBackend::MySql {
         return Ok(None);
     }
     let turn = Turn::take(db, TURN_WAIT).await?;
-    let outcome = adoption::check(turn.connection(), options).await;
+    let outcome = adoption::check(turn.connection(), options, ids).await;
     turn.end(outcome).await
+}
+
+/// All that [`up_adopting`] refuses before it looks at the table of the seed's, which is [`check_adoption`]'s. Writes
+/// nothing.
+pub async fn refusals(db: &DatabaseConnection) -> Result<Vec<Error>> {
+    let status = status(db).await?;
+    let mut refused: Vec<_> = status.refuse_newer().err().into_iter().collect();
+    match adoption::stage(db).await? {
+        Stage::GoingBack => refused.push(Error::DownInterrupted),
+        Stage::Waiting => refused.extend(adoption::in_the_way(db).await?),
+        Stage::None if !status.pending.is_empty() => {
+            let manager = SchemaManager::new(db);
+            refused.extend(guard::tables_of_others(&manager).await?);
+            if refused.is_empty() {
+                refused.extend(guard::refuse_log_without_head(&manager).await.err());
+            }
+            if db.get_database_backend() == DbBackend::MySql {
+                // What it lacks is the report's to say.
+                refused.retain(|error| !matches!(error, Error::SeedTable));
+            }
+        }
+        Stage::None | Stage::Unfinished(_) | Stage::Adopted { .. } => {}
+    }
+    Ok(refused)
 }
 
 /// Drops everything that [`up`] has made and gives the names of the migrations undone; an adopted table is given back.
@@ -134,13 +165,14 @@ pub async fn down(db: &DatabaseConnection, options: DownOptions) -> Result<Vec<S
     turn.end(outcome).await
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Adopt {
-    Yes,
+#[derive(Clone, Copy)]
+enum Adopt<'a> {
+    /// With these names.
+    Yes(&'a IdMap),
     No,
 }
 
-async fn go_up(db: &DatabaseConnection, adopt: Adopt) -> Result<Vec<String>> {
+async fn go_up(db: &DatabaseConnection, adopt: Adopt<'_>) -> Result<Vec<String>> {
     let status = status(db).await?;
     status.refuse_newer()?;
     let stage = adoption::stage(db).await?;
@@ -168,17 +200,20 @@ impl MigratorTrait for Migrator {
     }
 }
 
-async fn apply(db: &DatabaseTransaction, adopt: Adopt, ours: &[i64]) -> Result<Vec<String>> {
+async fn apply(db: &DatabaseTransaction, adopt: Adopt<'_>, ours: &[i64]) -> Result<Vec<String>> {
     let before = read_status(db).await?;
     before.refuse_newer()?;
     let manager = SchemaManager::new(db);
     match adoption::stage(db).await? {
         Stage::None | Stage::Adopted { is_clear: true } => {}
         Stage::Adopted { is_clear: false } => adoption::clear_up(db).await?,
-        Stage::Waiting | Stage::Unfinished(_) if adopt == Adopt::Yes => adoption::adopt(db, ours).await?,
-        // Said by the guard, where migrations are pending.
-        Stage::Waiting => {}
-        stage @ (Stage::Unfinished(_) | Stage::GoingBack) => refuse_unfinished(stage)?,
+        stage @ (Stage::Waiting | Stage::Unfinished(_)) => match (adopt, stage) {
+            (Adopt::Yes(ids), _) => adoption::adopt(db, ours, ids).await?,
+            // Said by the guard, where migrations are pending.
+            (Adopt::No, Stage::Waiting) => {}
+            (Adopt::No, stage) => refuse_unfinished(stage)?,
+        },
+        stage @ Stage::GoingBack => refuse_unfinished(stage)?,
     }
     let status = read_status(db).await?;
     if !status.pending.is_empty() {

@@ -4,9 +4,11 @@ use sea_orm_migration::{MigrationName, MigratorTrait, SchemaManager};
 use tracing::info;
 
 use super::{
-    ADOPTED, CLOSED, CheckOptions, OURS, RECORD, ROWS_IN_A_STEP, Record, SEED, Shape, Sql, State, Steps,
-    check, create_closed, drop_what_is_left, others, shape,
-    sql::{DDL_WAIT_S, IS_NO_TEXT, conversation, id, next_number},
+    ADOPTED, CLOSED, CheckOptions, IdMap, OURS, RECORD, ROWS_IN_A_STEP, Record, SEED, Shape, Sql, State,
+    Steps, check, create_closed, drop_what_is_left,
+    ids::{self, Names},
+    others, shape,
+    sql::{DDL_WAIT_S, IS_NO_TEXT, next_number},
 };
 use crate::dialect::drop_tables;
 use crate::error::{During, Error, Result};
@@ -21,9 +23,15 @@ const BY_KEY: &str = "FORCE INDEX (PRIMARY)";
 /// Conversations by their names.
 const BY_NAME: &str = "FORCE INDEX (conversations_name)";
 
-pub(super) async fn run(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64]) -> Result<()> {
+pub(super) async fn run(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64], ids: &IdMap) -> Result<()> {
     if shape(sql, "messages").await? == Shape::Seed {
-        close(manager, sql, ours).await?;
+        // An adoption that got no further than its record has its names already.
+        let stored = match Record::read(sql).await? {
+            Some(_) => ids::stored(sql).await?,
+            None => IdMap::new(),
+        };
+        let ids = if ids.is_empty() { &stored } else { ids };
+        close(manager, sql, ours, ids).await?;
     }
     let Some(mut record) = Record::read(sql).await? else {
         return Ok(());
@@ -45,13 +53,21 @@ pub(super) async fn run(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64]
     Ok(())
 }
 
-/// Looks at the table, and closes it to everybody.
-async fn close(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64]) -> Result<()> {
-    guard::refuse_tables_beside(manager, &[SEED, OURS]).await?;
+/// The tables that are in the way of an adoption, each as it is refused.
+pub(super) async fn in_the_way(manager: &SchemaManager<'_>, sql: &Sql<'_>) -> Result<Vec<Error>> {
+    let mut refused = guard::tables_beside(manager, &[SEED, OURS]).await?;
     if !matches!(shape(sql, CLOSED).await?, Shape::Absent | Shape::Closed) {
-        return Err(Error::InTheWay { table: CLOSED });
+        refused.push(Error::InTheWay { table: CLOSED });
     }
-    let report = check::examine(sql, "messages", CheckOptions::default()).await?;
+    Ok(refused)
+}
+
+/// Looks at the table, and closes it to everybody.
+async fn close(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64], ids: &IdMap) -> Result<()> {
+    if let Some(refused) = in_the_way(manager, sql).await?.into_iter().next() {
+        return Err(refused);
+    }
+    let report = check::examine(sql, "messages", CheckOptions::default(), ids).await?;
     if report.is_refused() {
         return Err(Error::NotAdoptable(report.refusals()));
     }
@@ -66,6 +82,13 @@ async fn close(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64]) -> Resu
         return Err(Error::RowsCame);
     }
 
+    // Before the record, without which no table of names means anything.
+    drop_tables(manager, &[ids::TABLE])
+        .await
+        .during("forget the new names of before")?;
+    if !report.ids.is_empty() {
+        ids::store(manager, sql, &report.ids).await?;
+    }
     Record::create_table(manager).await?;
     let definition = sql.definition("messages").await?;
     let literal = definition.replace('\\', "\\\\").replace('\'', "''");
@@ -97,14 +120,15 @@ async fn close(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64]) -> Resu
 
 /// Takes the record away, and what keeps old clients out. The seed's table is in its place.
 async fn forget(manager: &SchemaManager<'_>) -> Result<()> {
-    drop_tables(manager, &[CLOSED, RECORD])
+    drop_tables(manager, &[CLOSED, RECORD, ids::TABLE])
         .await
         .during("forget the adoption")
 }
 
 /// Looks again, now that nobody can write, and writes down up to where numbers are taken.
 async fn draw_the_line(manager: &SchemaManager<'_>, sql: &Sql<'_>) -> Result<i64> {
-    let report = check::examine(sql, SEED, CheckOptions::default()).await?;
+    let names = ids::stored(sql).await?;
+    let report = check::examine(sql, SEED, CheckOptions::default(), &names).await?;
     if report.is_refused() {
         // It came between the first look and the closing.
         sql.rename(&[("messages", CLOSED), (SEED, "messages")]).await?;
@@ -142,8 +166,9 @@ async fn take_over(sql: &Sql<'_>, record: &Record, line: i64) -> Result<()> {
     }
     let mut told = after;
     let mut steps = Steps::new();
+    let names = Names::of(sql).await?;
     while let Some((last, count)) = steps.next(sql, SEED, after).await? {
-        take_step(sql, (after, last), count).await?;
+        take_step(sql, &names, (after, last), count).await?;
         after = last;
         if after - told >= ROWS_IN_A_STEP {
             info!(id = after, of = line, "rows are taken over");
@@ -168,7 +193,7 @@ async fn take_over(sql: &Sql<'_>, record: &Record, line: i64) -> Result<()> {
 /// and by which index it goes on. A planner that guesses has read everything that is over already, again in each step; and
 /// one whose statistics are older than the step before takes a table that was filled there for an empty one, and scans it
 /// for each row.
-async fn take_step(sql: &Sql<'_>, (after, last): (i64, i64), count: i64) -> Result<()> {
+async fn take_step(sql: &Sql<'_>, names: &Names, (after, last): (i64, i64), count: i64) -> Result<()> {
     let range = format!("_id > {after} AND _id <= {last}");
     let positions = format!("position > {after} AND position <= {last}");
     let select = format!("SELECT CAST(_id AS SIGNED) FROM {SEED} WHERE {range} AND {IS_NO_TEXT}");
@@ -178,14 +203,14 @@ async fn take_step(sql: &Sql<'_>, (after, last): (i64, i64), count: i64) -> Resu
     let bytes: Vec<_> = bytes.iter().map(ToString::to_string).collect();
 
     sql.run("START TRANSACTION").await?;
-    let name = conversation();
+    let name = names.conversation();
     sql.run(&format!(
         "INSERT INTO conversations (id, name, seq, last_position, last_message_id) \
          SELECT n.first, n.name, 0, 0, 0 FROM (SELECT MIN(_id) AS first, {name} AS name FROM {SEED} {BY_KEY} \
          WHERE {range} GROUP BY 2) n LEFT JOIN conversations c {BY_NAME} ON c.name = n.name WHERE c.id IS NULL ORDER BY n.first"
     ))
     .await?;
-    let logged = sql.run(&log_rows(&range, &bytes.join(","))).await?;
+    let logged = sql.run(&log_rows(names, &range, &bytes.join(","))).await?;
     let copied = sql
         .run(&format!(
             "INSERT INTO {OURS} (_id, sender_id, reciver_id, sent_at, recived_at, data, content_type, \
@@ -229,8 +254,9 @@ async fn take_step(sql: &Sql<'_>, (after, last): (i64, i64), count: i64) -> Resu
 
 /// Writes the events. Each says by its `received_after` that it was received and read before the log began. The hash is
 /// that of the command that would have sent it, and the key is the server's.
-fn log_rows(range: &str, bytes: &str) -> String {
-    let (sender, receiver, name) = (id("s.sender_id"), id("s.reciver_id"), conversation());
+fn log_rows(names: &Names, range: &str, bytes: &str) -> String {
+    let (sender, receiver) = (names.new_id("s.sender_id"), names.new_id("s.reciver_id"));
+    let name = names.conversation();
     let part = |bytes: &str| format!("UNHEX(LPAD(HEX(OCTET_LENGTH({bytes})), 16, '0')), {bytes}");
     // Bytes all of them, or the data would be read as text.
     let hashed = [

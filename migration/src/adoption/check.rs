@@ -5,7 +5,12 @@
 use sea_orm_migration::DbErr;
 use tracing::info;
 
-use super::{Sql, Steps, sql::IS_NO_TEXT, sql::id, sql::is_outside_grammar};
+use super::{
+    IdMap, Sql, Steps,
+    ids::{self, users},
+    sql::IS_NO_TEXT,
+    sql::id,
+};
 use crate::error::{During, Result};
 
 /// The largest content that the service can be configured to take; no door carries more.
@@ -13,9 +18,6 @@ const LARGEST_CONTENT: u64 = 16 << 20;
 
 /// What a packet needs beside the content of a row.
 const BESIDE_CONTENT: u64 = 1024;
-
-/// How many examples are named.
-const EXAMPLES: usize = 5;
 
 /// How many rows are looked at before the log says how far that is.
 const TOLD_AFTER: i64 = 250_000;
@@ -58,6 +60,15 @@ pub struct Finding {
     pub text: String,
     /// The first few, by `_id` or name.
     pub examples: Vec<String>,
+    /// Where somebody has to do something with each of them: they themselves, [`Finding::LISTED`] at most.
+    pub listed: Vec<String>,
+}
+
+impl Finding {
+    /// How many examples are named.
+    pub const EXAMPLES: usize = 5;
+    /// How many are listed.
+    pub const LISTED: usize = 1_000;
 }
 
 /// What is in the table.
@@ -69,6 +80,8 @@ pub struct Report {
     /// Bytes of content.
     pub bytes: u64,
     pub findings: Vec<Finding>,
+    /// Those of the new names given that are used.
+    pub ids: IdMap,
 }
 
 impl Report {
@@ -117,7 +130,12 @@ struct Odd {
 }
 
 /// Looks at the table's form and at every row of it.
-pub(super) async fn examine(sql: &Sql<'_>, table: &str, options: CheckOptions) -> Result<Report> {
+pub(super) async fn examine(
+    sql: &Sql<'_>,
+    table: &str,
+    options: CheckOptions,
+    ids: &IdMap,
+) -> Result<Report> {
     let mut report = Report::default();
     form(sql, table, &mut report).await?;
     if report.is_refused() {
@@ -132,6 +150,7 @@ pub(super) async fn examine(sql: &Sql<'_>, table: &str, options: CheckOptions) -
         text: "rows are older than the row before them: the order stays that of _id, and sent_at as it is"
             .into(),
         examples: Vec::new(),
+        listed: Vec::new(),
     };
     let mut after = -1;
     let mut before = 0;
@@ -157,7 +176,7 @@ pub(super) async fn examine(sql: &Sql<'_>, table: &str, options: CheckOptions) -
     }
     found.push(back);
     report.findings.extend(found.into_iter().filter(|f| f.count > 0));
-    outside_grammar(sql, table, &mut report).await?;
+    ids::look(sql, table, ids, &mut report).await?;
     differ_in_case(sql, table, &mut report).await?;
     let unused = report.last - report.first + 1 - report.messages.cast_signed();
     if report.messages > 0 && unused > 0 {
@@ -166,6 +185,7 @@ pub(super) async fn examine(sql: &Sql<'_>, table: &str, options: CheckOptions) -
             count: unused.unsigned_abs(),
             text: "numbers between the first _id and the last have no row: they stay holes".into(),
             examples: Vec::new(),
+            listed: Vec::new(),
         });
     }
     Ok(report)
@@ -258,6 +278,7 @@ impl Odd {
             count: 0,
             text: self.text.into(),
             examples: Vec::new(),
+            listed: Vec::new(),
         }
     }
 }
@@ -289,7 +310,7 @@ async fn look(
     for (column, (odd, finding)) in odd.iter().zip(found).enumerate() {
         let count = number(column + 1).during(operation)?;
         finding.count += count;
-        let wanted = EXAMPLES - finding.examples.len();
+        let wanted = Finding::EXAMPLES - finding.examples.len();
         if count > 0 && wanted > 0 {
             let select = format!(
                 "SELECT CONCAT('_id ', _id) FROM {table} WHERE {range} AND {} ORDER BY _id LIMIT {wanted}",
@@ -313,7 +334,7 @@ async fn look_back(sql: &Sql<'_>, table: &str, range: &str, before: i64, back: &
         ))
         .await?;
     back.count += count.unsigned_abs();
-    let wanted = EXAMPLES - back.examples.len();
+    let wanted = Finding::EXAMPLES - back.examples.len();
     if count > 0 && wanted > 0 {
         let select = format!(
             "SELECT CONCAT('_id ', _id) {rows} WHERE sent_at < sent_before ORDER BY _id LIMIT {wanted}"
@@ -326,41 +347,6 @@ async fn look_back(sql: &Sql<'_>, table: &str, range: &str, before: i64, back: &
     .await
 }
 
-/// All ids of the table, each once, as a table of one column `user_id`. As bytes: text is compared without the spaces
-/// at its end.
-fn users(table: &str) -> String {
-    let bytes = |column: &str| format!("CAST({} AS BINARY)", id(column));
-    let (sender, receiver) = (bytes("sender_id"), bytes("reciver_id"));
-    format!(
-        "(SELECT {} AS user_id FROM (SELECT {sender} AS bytes FROM {table} UNION SELECT {receiver} FROM {table}) \
-         ids) users",
-        id("bytes")
-    )
-}
-
-async fn outside_grammar(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
-    let (bad, users) = (is_outside_grammar("user_id"), users(table));
-    let count: i64 = sql
-        .value(&format!(
-            "SELECT CAST(COUNT(*) AS SIGNED) FROM {users} WHERE {bad}"
-        ))
-        .await?;
-    if count > 0 {
-        let select = format!("SELECT user_id FROM {users} WHERE {bad} ORDER BY user_id LIMIT {EXAMPLES}");
-        let examples: Vec<String> = sql.column(&select).await?;
-        report.findings.push(Finding {
-            verdict: Verdict::Refused,
-            count: count.unsigned_abs(),
-            text:
-                "ids are not 1 to 32 of A-Z a-z 0-9 . _ @ + : - as a user id must be: give these users others"
-                    .into(),
-            // Quoted and escaped: they may hold anything.
-            examples: examples.iter().map(|id| format!("{id:?}")).collect(),
-        });
-    }
-    Ok(())
-}
-
 async fn differ_in_case(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
     let users = users(table);
     let alike = format!(
@@ -371,7 +357,10 @@ async fn differ_in_case(sql: &Sql<'_>, table: &str, report: &mut Report) -> Resu
         .value(&format!("SELECT CAST(COUNT(*) AS SIGNED) {alike}"))
         .await?;
     if count > 0 {
-        let select = format!("SELECT CAST(alike AS CHAR) {alike} ORDER BY 1 LIMIT {EXAMPLES}");
+        let select = format!(
+            "SELECT CAST(alike AS CHAR) {alike} ORDER BY 1 LIMIT {}",
+            Finding::EXAMPLES
+        );
         report.findings.push(Finding {
             verdict: Verdict::Adopted,
             count: count.unsigned_abs(),
@@ -379,9 +368,21 @@ async fn differ_in_case(sql: &Sql<'_>, table: &str, report: &mut Report) -> Resu
                 "groups of ids differ only in case: each is a user of its own, and sees its own messages only"
                     .into(),
             examples: sql.column(&select).await?,
+            listed: Vec::new(),
         });
     }
     Ok(())
+}
+
+/// What is found of these things; nothing where there are none.
+pub(super) fn list_of(verdict: Verdict, text: &str, found: Vec<String>) -> Option<Finding> {
+    (!found.is_empty()).then(|| Finding {
+        verdict,
+        count: found.len() as u64,
+        text: text.into(),
+        examples: found.into_iter().take(Finding::EXAMPLES).collect(),
+        listed: Vec::new(),
+    })
 }
 
 /// What must be so of each column: its type, whether it may be null, and what else there is to it.
@@ -397,16 +398,7 @@ const FORM: [&str; 6] = [
 /// Compares the table with the one that the seed's document makes, and looks for what hangs on it.
 async fn form(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
     let of_table = format!("table_schema = DATABASE() AND table_name = '{table}'");
-    let mut add = |verdict, text: &str, examples: Vec<String>| {
-        if !examples.is_empty() {
-            report.findings.push(Finding {
-                verdict,
-                count: examples.len() as u64,
-                text: text.into(),
-                examples: examples.into_iter().take(EXAMPLES).collect(),
-            });
-        }
-    };
+    let mut add = |verdict, text: &str, examples| report.findings.extend(list_of(verdict, text, examples));
     // MariaDB writes the width of a number, which says nothing.
     let columns: Vec<String> = sql
         .column(&format!(
@@ -518,7 +510,7 @@ async fn form(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
              WHERE event_object_schema = DATABASE() AND event_object_table = '{table}'"
         ))
         .await?;
-    let sees_triggers = !triggers.is_empty() || may_see_triggers(sql).await?;
+    let sees_triggers = !triggers.is_empty() || may_see(sql, "TRIGGER").await?;
     add(
         Verdict::Refused,
         "triggers hang on the table, and would be lost: drop them",
@@ -529,6 +521,14 @@ async fn form(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
             Verdict::Adopted,
             "kind of thing this user cannot see: triggers, which would be lost (an administrator's SHOW TRIGGERS tells)",
             vec!["no right TRIGGER".into()],
+        );
+    }
+    if !may_see(sql, "EVENT").await? {
+        add(
+            Verdict::Adopted,
+            "kind of thing this user cannot see: events, one of which may delete messages (an administrator's SHOW EVENTS \
+             tells)",
+            vec!["no right EVENT".into()],
         );
     }
     let views: Vec<String> = sql
@@ -545,11 +545,15 @@ async fn form(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-async fn may_see_triggers(sql: &Sql<'_>) -> Result<bool> {
+/// Whether this user has the right to see the things of a kind.
+async fn may_see(sql: &Sql<'_>, right: &str) -> Result<bool> {
     let grants: Vec<String> = sql.column("SHOW GRANTS").await?;
     let sees = |grant: &String| {
         let rights = grant.split(" ON ").next().unwrap_or_default();
-        rights.contains("TRIGGER") || rights.contains("ALL PRIVILEGES")
+        rights.contains("ALL PRIVILEGES")
+            || rights
+                .split(", ")
+                .any(|granted| granted.trim_start_matches("GRANT ") == right)
     };
     Ok(grants.iter().any(sees))
 }

@@ -5,7 +5,9 @@ use tracing::info;
 
 use super::{
     CLOSED, OURS, RECORD, ROWS_IN_A_STEP, Record, SEED, Shape, Sql, State, Steps, create_closed,
-    drop_what_is_left, shape,
+    drop_what_is_left,
+    ids::{self, Names},
+    shape,
 };
 use crate::dialect::drop_tables;
 use crate::error::{During, Error, Result};
@@ -166,12 +168,14 @@ async fn fill(sql: &Sql<'_>, record: &Record) -> Result<()> {
     let mut after = record.position;
     let mut told = after;
     let mut steps = Steps::new();
+    let names = Names::of(sql).await?;
+    let (sender, receiver) = (names.old_id("sender_id"), names.old_id("reciver_id"));
     while let Some((last, count)) = steps.next(sql, OURS, after).await? {
         sql.run("START TRANSACTION").await?;
         let copied = sql
             .run(&format!(
                 "INSERT INTO {SEED} (_id, sender_id, reciver_id, sent_at, recived_at, data) \
-                 SELECT _id, sender_id, reciver_id, sent_at, recived_at, data FROM {OURS} \
+                 SELECT _id, {sender}, {receiver}, sent_at, recived_at, data FROM {OURS} \
                  WHERE _id > {after} AND _id <= {last} ORDER BY _id"
             ))
             .await?;
@@ -209,7 +213,7 @@ async fn fill(sql: &Sql<'_>, record: &Record) -> Result<()> {
 async fn drop_the_log(manager: &SchemaManager<'_>) -> Result<()> {
     let operation = "drop the tables of the log";
     drop_tables(manager, &LOG).await.during(operation)?;
-    drop_tables(manager, &[OURS, CLOSED, BOOKKEEPING, RECORD])
+    drop_tables(manager, &[OURS, CLOSED, BOOKKEEPING, ids::TABLE, RECORD])
         .await
         .during(operation)
 }

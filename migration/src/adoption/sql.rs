@@ -23,10 +23,16 @@ impl<'c> Sql<'c> {
 
     /// Fixes what statements mean, and ends the transaction that the turn began: from here on each says where one
     /// begins.
+    ///
+    /// MariaDB keeps what a subquery gave for a value, and compares values as their column does: it would give the new name
+    /// of `Bob` to `bob`, too. Only MariaDB reads that comment.
     pub(crate) async fn prepare(&self) -> Result<()> {
         self.run("COMMIT").await?;
-        self.run("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00'")
-            .await?;
+        self.run(
+            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00' \
+             /*M!101100 , optimizer_switch = 'subquery_cache=off' */",
+        )
+        .await?;
         self.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
             .await?;
         self.wait_for_tables(DDL_WAIT_S).await
@@ -103,14 +109,6 @@ impl<'c> Sql<'c> {
 /// An id as the log has it, compared byte for byte.
 pub(super) fn id(column: &str) -> String {
     format!("CONVERT({column} USING utf8mb4) COLLATE utf8mb4_bin")
-}
-
-/// The name of the conversation of a row.
-pub(super) fn conversation() -> String {
-    let (sender, receiver) = (id("sender_id"), id("reciver_id"));
-    format!(
-        "IF({sender} <= {receiver}, CONCAT({sender}, ',', {receiver}), CONCAT({receiver}, ',', {sender}))"
-    )
 }
 
 /// Whether an id cannot be one of ours.
