@@ -67,8 +67,8 @@ pub struct Options {
     )]
     pub database_connections: u32,
 
-    /// One name for all servers of a database cluster that loses nothing when another of them takes over (Galera,
-    /// Aurora); without it another server begins a new epoch of the log
+    /// One name for all servers of a database cluster that loses nothing when another of them takes over (Aurora); without
+    /// it another server begins a new epoch of the log
     #[arg(long, global = true, env = "CHAT_DATABASE_IDENTITY", value_name = "NAME")]
     pub database_identity: Option<String>,
 

@@ -52,6 +52,8 @@ const OPEN_CONNECTIONS_LIMIT: &str = "chat_open_connections_limit";
 /// By `state`.
 const SUBSCRIPTIONS: &str = "chat_subscriptions";
 const LOG_HEAD: &str = "chat_log_head_position";
+/// By `server` and `epoch`.
+const LOG_INFO: &str = "chat_log_info";
 const TAIL_POSITION: &str = "chat_tail_position";
 const TAIL_LAG: &str = "chat_tail_lag_events";
 const TAIL_GAP: &str = "chat_tail_gap_seconds";
@@ -154,6 +156,11 @@ const TABLE: &[(&str, Kind, &str)] = &[
         LOG_HEAD,
         Kind::Gauge,
         "The last position of the log, as the database last said.",
+    ),
+    (
+        LOG_INFO,
+        Kind::Gauge,
+        "1 for the database server that this node writes to and the epoch of its log, 0 for those of before.",
     ),
     (
         TAIL_POSITION,

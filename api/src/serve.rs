@@ -259,7 +259,8 @@ fn warn_of_other_audiences(rules: &TokenRules) {
 async fn connect(location: Location, config: &Config) -> Result<Database, DatabaseError> {
     let mut pause = Duration::from_millis(100);
     loop {
-        let primary = Primary::new(config.database_identity.clone());
+        let primary =
+            Primary::new(config.database_identity.clone()).refusing_lax(!config.allow_lax_durability);
         match Database::connect_to(location.clone(), config.database_connections, primary).await {
             Err(error) if error.may_pass() => {
                 warn!(

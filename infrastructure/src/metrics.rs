@@ -116,6 +116,8 @@ pub struct Standing {
     pub gap: Duration,
     pub queued: Queued,
     pub pool: Pool,
+    /// The database server that is written to, by what it says of itself, and the epoch of its log.
+    pub primary: (String, String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +147,7 @@ impl Gauges {
             gap: health.gap_since.map(|since| since.elapsed()).unwrap_or_default(),
             queued: self.log.queued(),
             pool: pool(&self.database),
+            primary: self.database.primary.standing(),
         }
     }
 

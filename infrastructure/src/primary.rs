@@ -12,7 +12,12 @@
 //! - **Is what was seen still there?** A head below what this node has seen begins a new epoch too.
 //!
 //! A new epoch where nothing was lost costs a jump of the numbers and nothing else, so doubt is decided that way.
-//! Galera, Aurora and the like lose nothing between their servers: there a configured name stands for all of them.
+//! Servers of one storage, as Aurora's, lose nothing between them: there a configured name stands for all of them. So it
+//! may for Galera's, whose servers can lose what they acknowledged when several of them crash: a head that went back is
+//! still found then, and a loss whose numbers were taken again is not.
+//!
+//! - **Does it keep what it says?** A server that the writer meets later may be laxer than that at which the node started:
+//!   one that does not flush at commit is refused as it would be at the start.
 //!
 //! Readers follow the writer: a connection of the pool that was opened before the primary changed is closed, and one
 //! that comes out at another server is refused. Otherwise one page could come from a server that is behind the tail.
@@ -42,6 +47,8 @@ use crate::{
 pub struct Primary {
     /// The configured identity.
     name: Option<String>,
+    /// Whether a server that does not flush at commit is refused.
+    refuses_lax: bool,
     known: Mutex<Known>,
     suspicion: Notify,
 }
@@ -57,8 +64,18 @@ struct Known {
 #[derive(Debug, Clone)]
 struct Server {
     identity: Identity,
+    /// Who it says that it is, where a name stands for it.
+    own: String,
     flavor: Flavor,
     since: Instant,
+}
+
+/// What a database server says of itself.
+struct Answer {
+    identity: Identity,
+    own: String,
+    is_read_only: bool,
+    flush: i64,
 }
 
 /// Who a database server says that it is.
@@ -85,6 +102,10 @@ impl Identity {
 enum Wrong {
     #[error("the database server is read_only: it is not the primary")]
     ReadOnly,
+    #[error(
+        "innodb_flush_log_at_trx_commit is {0} on this database server, and must be 1 for acknowledged to mean durable"
+    )]
+    Lax(i64),
     #[error("this is the database server {found}, and not {expected}, which the writer writes to")]
     AnotherServer { found: String, expected: String },
 }
@@ -102,6 +123,19 @@ impl Primary {
             name,
             ..Self::default()
         }
+    }
+
+    /// Refuses a server that does not flush at commit, wherever the writer meets it.
+    pub fn refusing_lax(self, refuses_lax: bool) -> Self {
+        Self { refuses_lax, ..self }
+    }
+
+    /// The server that is written to, by what it says of itself, and the epoch of its log; empty where none is known.
+    pub(crate) fn standing(&self) -> (String, String) {
+        let known = self.lock();
+        let server = known.server.as_ref().map(|server| server.own.clone());
+        let epoch = known.seen.as_ref().map(|seen| seen.epoch.as_str().to_owned());
+        (server.unwrap_or_default(), epoch.unwrap_or_default())
     }
 
     /// How far the log was seen. What a later statement shows must reach it.
@@ -137,12 +171,15 @@ impl Primary {
     /// epoch where it may have lost its end. Safe to run again after a failure at any point.
     pub(crate) async fn confirm(&self, session: &mut Session) -> Result<(), SessionError> {
         let flavor = session.flavor;
-        let identity = match self.ask(session).await? {
-            Some((_, true)) => return Err(SessionError::Away(Wrong::ReadOnly.into())),
-            Some((identity, false)) => Some(identity),
-            None => None,
-        };
-        let server = identity.as_ref().map(Identity::stored);
+        let answer = self.ask(session).await?;
+        match &answer {
+            Some(answer) if answer.is_read_only => return Err(SessionError::Away(Wrong::ReadOnly.into())),
+            Some(answer) if answer.flush != 1 && self.refuses_lax => {
+                return Err(SessionError::Away(Wrong::Lax(answer.flush).into()));
+            }
+            _ => {}
+        }
+        let server = answer.as_ref().map(|answer| answer.identity.stored());
         let seen = self.seen();
         let head = epoch::lock_head(session).await?;
         let changed = match (&head.server, &server) {
@@ -174,7 +211,7 @@ impl Primary {
             session.script("ROLLBACK".into()).await?;
             head.cursor
         };
-        self.found(identity.map(|identity| (identity, flavor)), cursor);
+        self.found(answer.map(|answer| (answer.identity, answer.own, flavor)), cursor);
         Ok(())
     }
 
@@ -193,15 +230,20 @@ impl Primary {
         }
     }
 
-    /// The server's identity, and whether it only reads. None on SQLite, which has no server.
-    async fn ask(&self, session: &mut Session) -> Result<Option<(Identity, bool)>, SessionError> {
+    /// What the server says of itself. None on SQLite, which has no server.
+    async fn ask(&self, session: &mut Session) -> Result<Option<Answer>, SessionError> {
         let Some(select) = question(session.flavor) else {
             return Ok(None);
         };
         let rows = session.script(select).await?;
         let read = |row: &QueryResult| -> Result<_, DbErr> {
-            let identity = self.named(row.try_get("", "server")?, row.try_get("", "draw")?);
-            Ok((identity, row.try_get::<i64>("", "is_read_only")? != 0))
+            let own: String = row.try_get("", "server")?;
+            Ok(Answer {
+                identity: self.named(own.clone(), row.try_get("", "draw")?),
+                own,
+                is_read_only: row.try_get::<i64>("", "is_read_only")? != 0,
+                flush: row.try_get("", "flushes")?,
+            })
         };
         let row = rows
             .first()
@@ -239,21 +281,23 @@ impl Primary {
             .is_some_and(|server| age > server.since.elapsed())
     }
 
-    fn found(&self, server: Option<(Identity, Flavor)>, cursor: Cursor) {
+    fn found(&self, server: Option<(Identity, String, Flavor)>, cursor: Cursor) {
         let mut known = self.lock();
         known.seen = Some(cursor);
-        let Some((identity, flavor)) = server else { return };
-        if known
-            .server
-            .as_ref()
-            .is_none_or(|known| known.identity != identity)
-        {
-            info!(server = identity.stored(), "the primary");
-            known.server = Some(Server {
-                identity,
-                flavor,
-                since: Instant::now(),
-            });
+        let Some((identity, own, flavor)) = server else {
+            return;
+        };
+        match &mut known.server {
+            Some(known) if known.identity == identity => known.own = own,
+            known => {
+                info!(server = identity.stored(), "the primary");
+                *known = Some(Server {
+                    identity,
+                    own,
+                    flavor,
+                    since: Instant::now(),
+                });
+            }
         }
     }
 
@@ -279,11 +323,11 @@ pub(crate) fn reaches(head: &Cursor, seen: &Cursor) -> bool {
     head.epoch == seen.epoch && head.position >= seen.position
 }
 
-/// Newer servers know more than two words for it.
-pub(crate) const IS_READ_ONLY: &str =
-    "CAST(IF(CAST(@@GLOBAL.read_only AS CHAR) IN ('0', 'OFF'), 0, 1) AS SIGNED)";
+/// Newer servers know more than two words for it. A reader of Aurora is one by its `innodb_read_only`.
+const IS_READ_ONLY: &str = "CAST(IF(CAST(@@GLOBAL.read_only AS CHAR) IN ('0', 'OFF') \
+     AND CAST(@@GLOBAL.innodb_read_only AS CHAR) IN ('0', 'OFF'), 0, 1) AS SIGNED)";
 
-/// Asks a server who it is, in at most 59 and 4 characters, and whether it only reads.
+/// Asks a server who it is, in at most 59 and 4 characters, whether it flushes at commit, and whether it only reads.
 ///
 /// MariaDB has no identity of its own that survives its network card, but servers that replicate from each other must
 /// differ in `server_id`. The time at which the table `epochs` was made tells a restored log from the one before, and
@@ -302,7 +346,7 @@ fn question(flavor: Flavor) -> Option<String> {
          UNIX_TIMESTAMP() - (SELECT CAST(variable_value AS SIGNED) FROM {status}.global_status \
          WHERE variable_name = 'Uptime'), '/', {server}), 59) AS CHAR) AS server, \
          CAST(SUBSTRING(UUID(), 20, 4) AS CHAR) AS draw, \
-         {IS_READ_ONLY} AS is_read_only"
+         CAST(@@GLOBAL.innodb_flush_log_at_trx_commit AS SIGNED) AS flushes, {IS_READ_ONLY} AS is_read_only"
     ))
 }
 
@@ -319,9 +363,10 @@ mod tests {
         }
     }
 
-    fn server(name: &str) -> Option<(Identity, Flavor)> {
+    fn server(name: &str) -> Option<(Identity, String, Flavor)> {
         Some((
             Primary::default().named(name.into(), "b401".into()),
+            name.into(),
             Flavor::MySql,
         ))
     }
@@ -377,6 +422,12 @@ mod tests {
     #[test]
     fn a_configured_name_stands_for_every_server() {
         let primary = Primary::new(Some("cluster".into()));
-        assert_eq!(primary.named("one".into(), "b401".into()).stored(), "cluster");
+        let named = primary.named("one".into(), "b401".into());
+        assert_eq!(named.stored(), "cluster");
+        // Whoever asks is told which one it is all the same.
+        primary.found(Some((named.clone(), "one".into(), Flavor::MySql)), at("a", 1));
+        assert_eq!(primary.standing(), ("one".into(), "a".into()));
+        primary.found(Some((named, "two".into(), Flavor::MySql)), at("a", 2));
+        assert_eq!(primary.standing(), ("two".into(), "a".into()));
     }
 }

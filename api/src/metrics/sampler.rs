@@ -1,6 +1,9 @@
 //! What is a state and not an event: looked at when somebody asks for the metrics.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use chat_infrastructure::metrics::{Gauges, Stored};
 use metrics::{Gauge, gauge};
@@ -20,6 +23,8 @@ pub struct Sampler {
     /// None for a log in memory.
     gauges: Option<Gauges>,
     start_time: Option<f64>,
+    /// The server and the epoch that were shown last.
+    shown: Arc<Mutex<Option<(String, String)>>>,
 }
 
 impl Sampler {
@@ -30,6 +35,7 @@ impl Sampler {
             places,
             gauges,
             start_time: process::start_time(),
+            shown: Arc::default(),
         }
     }
 
@@ -71,6 +77,7 @@ impl Sampler {
     async fn show_log(&self, gauges: &Gauges) {
         let standing = gauges.look(DATABASE_LIMIT).await;
         set(gauge!(super::DATABASE_UP), u8::from(standing.stored.is_some()));
+        self.show_primary(standing.primary);
         let tail = standing.tail.unwrap_or_default();
         set(gauge!(super::TAIL_POSITION), tail);
         let known = |figure: fn(Stored, i64) -> i64| {
@@ -88,6 +95,20 @@ impl Sampler {
         set(gauge!(super::DATABASE_CONNECTIONS, "state" => "idle"), pool.idle);
         set(gauge!(super::DATABASE_CONNECTIONS_LIMIT), pool.most);
     }
+
+    /// A series that was shown once stays, so the one of before says that it is over.
+    fn show_primary(&self, primary: (String, String)) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = shown.as_ref().filter(|before| **before != primary) {
+            set(log_info(before), 0_u8);
+        }
+        set(log_info(&primary), 1_u8);
+        *shown = Some(primary);
+    }
+}
+
+fn log_info((server, epoch): &(String, String)) -> Gauge {
+    gauge!(super::LOG_INFO, "server" => server.clone(), "epoch" => epoch.clone())
 }
 
 trait Figure {

@@ -531,6 +531,37 @@ on_database_servers! {
         is_clean(&server).await;
     }
 
+    /// Another server of a cluster may be set otherwise than that at which the node started.
+    async fn a_server_that_does_not_flush_is_refused_wherever_the_writer_meets_it(kind) {
+        let server = DatabaseServer::dedicated(kind, &[]).await;
+        let database = server.fresh().await;
+        let proxy = Proxy::to(server.port()).await;
+        let url = proxy.url(&database);
+        let at = ("CHAT_DATABASE_URL", url.as_str());
+        let node = Server::start(&database, &[at, ("CHAT_DATABASE_IDENTITY", "cluster")]).await;
+        node.client("alice").send("bob", "before", None).await.unwrap();
+        server.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 2").await;
+        proxy.cut();
+        let says = "innodb_flush_log_at_trx_commit is 2 on this database server";
+        eventually("the node says what is wrong", LIMIT, || async { node.log().contains(says) }).await;
+        let refused = node.client("alice").send("bob", "meanwhile", Some("k")).await.unwrap_err();
+        assert_eq!(refused.code, "unavailable", "{refused}");
+        server.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1").await;
+        eventually("the node writes again", LIMIT, || async {
+            node.client("alice").send("bob", "meanwhile", Some("k")).await.is_ok()
+        })
+        .await;
+        drop(node);
+        // Waived, it is as at the start.
+        let waived = Server::start(&database, &[at, ("CHAT_ALLOW_LAX_DURABILITY", "true")]).await;
+        server.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 2").await;
+        proxy.cut();
+        eventually("the node writes", LIMIT, || async {
+            waived.client("alice").send("bob", "lax", Some("l")).await.is_ok()
+        })
+        .await;
+    }
+
     async fn the_name_of_a_cluster_stands_for_all_its_servers(kind) {
         let database = Database::fresh(kind).await;
         let stored = || database.text("SELECT server_id FROM log_head");

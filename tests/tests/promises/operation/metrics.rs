@@ -12,7 +12,7 @@ use chat_api::problem::Code;
 use chat_tests::{
     Database, Kind, Server, eventually, free_port,
     metrics::{metric, shown_at, value},
-    on_each_database,
+    on_each_database, run,
 };
 use serde_json::Value;
 
@@ -79,7 +79,7 @@ fn parse(shown: &str) -> BTreeMap<String, Family> {
 
 /// Two nodes on one database, or one on SQLite, whose readers have seen what each of them wrote.
 struct Nodes {
-    _database: Database,
+    database: Database,
     servers: Vec<(Server, u16)>,
 }
 
@@ -150,10 +150,7 @@ impl Nodes {
             assert_eq!(metric(port, r#"chat_connections{door="sse"}"#).await, 1.0);
         }
         drop(streams);
-        Self {
-            _database: database,
-            servers,
-        }
+        Self { database, servers }
     }
 }
 
@@ -203,6 +200,39 @@ on_each_database! {
             assert_eq!(from_there(&shown), sends, "{shown}");
             assert_eq!(value(&shown, "chat_batch_commands_count"), 0.0, "{shown}");
         }
+    }
+
+    /// By these the alert tells nodes that write to different databases.
+    async fn the_server_and_the_epoch_that_a_node_writes_to_are_shown(kind) {
+        let nodes = Nodes::busy(kind).await;
+        let database = &nodes.database;
+        let epoch = async || database.text("SELECT epoch FROM log_head").await;
+        let is = |shown: &str, epoch: &str, figure: &str| {
+            let series = shown.lines().filter(|line| line.starts_with("chat_log_info{") && line.ends_with(&format!(" {figure}")));
+            series.filter(|line| line.contains(&format!("epoch=\"{epoch}\""))).count() == 1
+        };
+        let server_of = |shown: &str| {
+            let line = shown.lines().find(|line| line.starts_with("chat_log_info{") && line.ends_with(" 1")).unwrap();
+            line.split("server=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+        };
+        let before = epoch().await;
+        let mut servers = BTreeSet::new();
+        for (_, port) in &nodes.servers {
+            let shown = shown_once(*port, |shown| is(shown, &before, "1")).await;
+            assert!(is(&shown, &before, "1"), "{shown}");
+            servers.insert(server_of(&shown));
+        }
+        assert_eq!(servers.len(), 1, "all nodes write to one: {servers:?}");
+        assert_eq!(servers.first().unwrap().is_empty(), kind == Kind::Sqlite, "{servers:?}");
+
+        let begun = run(database, &["epoch", "new"], &[]).await;
+        assert_eq!(begun.code, 0, "{begun:?}");
+        let (node, port) = &nodes.servers[0];
+        node.client("alice").send("bob", "in the new one", None).await.unwrap();
+        let after = epoch().await;
+        let is_so = |shown: &str| is(shown, &after, "1") && is(shown, &before, "0");
+        let shown = shown_once(*port, is_so).await;
+        assert!(is_so(&shown), "{shown}");
     }
 }
 
