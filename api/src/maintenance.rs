@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chat_domain::ports::Outbox;
 use chat_infrastructure::{
     database::{Database, FileLock, Location},
@@ -181,12 +181,36 @@ fn named(what: &str, names: &[String], none: &str) -> String {
     }
 }
 
-/// `Ok(false)` when something differs, with the list on stdout. A server may serve meanwhile.
-pub async fn verify(config: Config) -> anyhow::Result<bool> {
-    let database = connect(&config).await?;
+/// Whoever connects to an SQLite file that is not there makes it, and so does whoever locks it.
+fn check_file(config: &Config) -> anyhow::Result<()> {
+    if let Location::Sqlite { file, .. } = Location::parse(config.database_url.expose())?
+        && !file.try_exists()?
+    {
+        bail!(
+            "there is no database {}: `chat-system migrate up` makes one",
+            file.display()
+        );
+    }
+    Ok(())
+}
+
+/// For a command that needs a log, and makes none.
+async fn connect_to_log(config: &Config) -> anyhow::Result<Database> {
+    check_file(config)?;
+    let database = connect(config).await?;
     chat_migration::check_version(&database.pool)
         .await
         .map_err(describe)?;
+    let status = chat_migration::status(&database.pool).await.map_err(describe)?;
+    if status.applied.is_empty() {
+        bail!("the database has no schema of the chat system: `chat-system migrate up` makes it");
+    }
+    Ok(database)
+}
+
+/// `Ok(false)` when something differs, with the list on stdout. A server may serve meanwhile.
+pub async fn verify(config: Config) -> anyhow::Result<bool> {
+    let database = connect_to_log(&config).await?;
     let report = verifying::verify(&database).await?;
     for difference in &report.differences {
         tell(&format!("{difference}\n"))?;
@@ -207,8 +231,9 @@ pub async fn verify(config: Config) -> anyhow::Result<bool> {
 }
 
 pub async fn rebuild(config: Config) -> anyhow::Result<()> {
+    check_file(&config)?;
     let _alone = alone(&config)?;
-    let database = connect(&config).await?;
+    let database = connect_to_log(&config).await?;
     chat_migration::check_same_version(&database.pool)
         .await
         .map_err(describe)?;
@@ -220,10 +245,7 @@ pub async fn rebuild(config: Config) -> anyhow::Result<()> {
 }
 
 pub async fn renew_epoch(config: Config) -> anyhow::Result<()> {
-    let database = connect(&config).await?;
-    chat_migration::check_version(&database.pool)
-        .await
-        .map_err(describe)?;
+    let database = connect_to_log(&config).await?;
     let (before, after) = epoch::begin_new(&database).await?;
     // Nothing stays in a file beside an SQLite one, which somebody may move away.
     database.pool.close().await?;

@@ -59,6 +59,7 @@ const TAIL_LAG: &str = "chat_tail_lag_events";
 const TAIL_GAP: &str = "chat_tail_gap_seconds";
 const PROJECTOR_LAG: &str = "chat_projector_lag_events";
 const QUEUE_COMMANDS: &str = "chat_writer_queue_commands";
+const OLDEST_COMMAND: &str = "chat_oldest_command_seconds";
 const QUEUE_BYTES: &str = "chat_writer_queue_bytes";
 /// By `state`.
 const DATABASE_CONNECTIONS: &str = "chat_database_connections";
@@ -141,7 +142,16 @@ const TABLE: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Commands of which the sender was told that their outcome is not known.",
     ),
-    (QUEUE_COMMANDS, Kind::Gauge, "Commands that wait for the writer."),
+    (
+        QUEUE_COMMANDS,
+        Kind::Gauge,
+        "Commands that wait for the writer or are being written.",
+    ),
+    (
+        OLDEST_COMMAND,
+        Kind::Gauge,
+        "How long the oldest of them has waited.",
+    ),
     (
         QUEUE_BYTES,
         Kind::Gauge,

@@ -17,7 +17,10 @@ use chat_domain::{
 };
 use futures_util::FutureExt;
 use serde::Deserialize;
-use tokio::runtime::Handle;
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout_at},
+};
 use tracing::Instrument;
 use utoipa::IntoParams;
 
@@ -43,6 +46,9 @@ pub struct Sent {
 ///
 /// The limits on sends and on new conversations are the actor's, as are its keys, whoever acts for it. The room of the
 /// answer is the holder's, and is taken first: what is recorded is never refused.
+///
+/// Where the command is known to be recorded and its message cannot be read, or not within the limit, the answer is that
+/// the outcome is not known: `unavailable` would say that nothing was recorded.
 pub async fn send_message(
     app: &App,
     holder: &Holder,
@@ -54,9 +60,17 @@ pub async fn send_message(
     let action = draft.action(app.content_limit)?;
     let room = app.limits.answer(holder, action_length(&actor, &action))?;
     let user = actor.user_id.clone();
+    let deadline = Instant::now() + app.command_timeout;
     let (message, replayed) = match execute(app, actor, key, action).await? {
         Outcome::Sent(recorded) => (recorded.message(), false),
-        Outcome::SentBefore(id) => (app.timeline.message(&user, id).await?, true),
+        Outcome::SentBefore(id) => {
+            let read = timeout_at(deadline, app.timeline.message(&user, id)).await;
+            // Why it cannot be read stands in the log.
+            let Ok(Ok(message)) = read.map(|read| read.map_err(Problem::from)) else {
+                return Err(ExecuteError::OutcomeUnknown.into());
+            };
+            (message, true)
+        }
         Outcome::Marked(_) => return Err(Problem::new(Code::Internal)),
     };
     let message = message.ok_or_else(|| Problem::new(Code::MessageNotFound))?;

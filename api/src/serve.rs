@@ -7,10 +7,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use axum::Router;
 use chat_infrastructure::{
-    database::{Database, DatabaseError, FileLock, Location},
+    database::{self, Database, DatabaseError, FileLock, Location},
     metrics::Gauges,
     outbox::SqlOutbox,
     primary::Primary,
@@ -78,10 +78,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let prepared = async {
         let database = connect(location, &config).await?;
-        // Before anything is made on a server that is refused.
-        check_server(&database, &config).await?;
-        prepare_schema(&database, config.migrate).await?;
-        refuse(unmet_of_schema(&database).await?, &config)?;
+        prepare(&database, &config).await?;
         anyhow::Ok(database)
     };
     let database = tokio::select! {
@@ -91,6 +88,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             return Ok(());
         }
     };
+    database.bound_reads();
     let writer_options = writer_options(&config);
 
     // Before whatever counts takes its handles.
@@ -150,6 +148,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         readiness,
         limits: limits.clone(),
         content_limit: config.content_limit,
+        command_timeout: config.command_timeout,
         heartbeat: config.heartbeat,
         pings: config.pings,
         stall: config.stall_timeout,
@@ -257,7 +256,7 @@ fn warn_of_other_audiences(rules: &TokenRules) {
 
 /// Connects, and waits for a database that is not there yet. What it refuses is refused at once.
 async fn connect(location: Location, config: &Config) -> Result<Database, DatabaseError> {
-    let mut pause = Duration::from_millis(100);
+    let mut pause = FIRST_PAUSE;
     loop {
         let primary =
             Primary::new(config.database_identity.clone()).refusing_lax(!config.allow_lax_durability);
@@ -268,32 +267,83 @@ async fn connect(location: Location, config: &Config) -> Result<Database, Databa
                     "the database is away; it is tried again"
                 );
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(2));
+                pause = (pause * 2).min(LAST_PAUSE);
             }
             done => return done,
         }
     }
 }
 
-async fn prepare_schema(database: &Database, migrate: bool) -> anyhow::Result<()> {
+/// Between two tries at a database that may be there later.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why the server cannot begin, and whether it can later without anybody doing something about it.
+struct Unprepared {
+    may_pass: bool,
+    error: anyhow::Error,
+}
+
+impl From<chat_migration::Error> for Unprepared {
+    fn from(error: chat_migration::Error) -> Self {
+        let may_pass = matches!(
+            &error,
+            chat_migration::Error::Database { source, .. } if database::may_pass(source)
+        );
+        Self {
+            may_pass,
+            error: describe(error),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Unprepared {
+    fn from(error: anyhow::Error) -> Self {
+        let may_pass = error.downcast_ref().is_some_and(database::may_pass);
+        Self { may_pass, error }
+    }
+}
+
+/// Looks at the settings and brings the schema up to date. A connection that breaks meanwhile is as a database that is
+/// not there yet: all of it can be done again.
+async fn prepare(database: &Database, config: &Config) -> anyhow::Result<()> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let prepared = async {
+            // Before anything is made on a server that is refused.
+            check_server(database, config).await?;
+            prepare_schema(database, config.migrate).await?;
+            refuse(unmet_of_schema(database).await?, config)?;
+            Ok::<_, Unprepared>(())
+        };
+        match prepared.await {
+            Ok(()) => return Ok(()),
+            Err(Unprepared {
+                may_pass: true,
+                error,
+            }) => warn!(error = %format!("{error:#}"), "the database broke off; it is tried again"),
+            Err(Unprepared { error, .. }) => return Err(error),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+async fn prepare_schema(database: &Database, migrate: bool) -> Result<(), Unprepared> {
     if migrate {
-        for name in chat_migration::up(&database.pool).await.map_err(describe)? {
+        for name in chat_migration::up(&database.pool).await? {
             info!(migration = name, "applied");
         }
         return Ok(());
     }
-    chat_migration::check_version(&database.pool)
-        .await
-        .map_err(describe)?;
-    let pending = chat_migration::status(&database.pool)
-        .await
-        .map_err(describe)?
-        .pending;
+    chat_migration::check_version(&database.pool).await?;
+    let pending = chat_migration::status(&database.pool).await?.pending;
     if !pending.is_empty() {
-        bail!(
-            "the schema is not up to date ({} pending): run `chat-system migrate up`",
-            pending.join(", ")
-        );
+        let pending = pending.join(", ");
+        return Err(anyhow!(
+            "the schema is not up to date ({pending} pending): run `chat-system migrate up`"
+        )
+        .into());
     }
     Ok(())
 }
@@ -429,6 +479,7 @@ async fn watch(readiness: Readiness, status: Arc<Status>, tail: TailHandle, stop
             match status.is_available() {
                 false => Some("the database is away"),
                 true if !status.has_begun() => Some("has not started"),
+                true if status.is_blocked() => Some("the database lets nothing be written"),
                 true => None,
             },
         );

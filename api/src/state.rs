@@ -31,6 +31,8 @@ pub struct App {
     pub limits: Limits,
     /// Bytes of a message's content.
     pub content_limit: usize,
+    /// How long a command may wait for its answer.
+    pub command_timeout: Duration,
     /// The longest silence of a stream.
     pub heartbeat: Duration,
     pub pings: Pings,

@@ -144,6 +144,7 @@ impl Server {
             readiness: readiness.clone(),
             limits: Limits::new(setup.limits),
             content_limit: setup.content_limit,
+            command_timeout: Duration::from_secs(10),
             heartbeat: setup.heartbeat,
             pings: Pings::default(),
             stall: Duration::from_secs(30),

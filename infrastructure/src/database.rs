@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     str::FromStr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -21,9 +21,14 @@ use sea_orm::{
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
     },
 };
+use sea_query_sqlx::SqlxValues;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
 use tracing::Instrument;
 
-use crate::primary::Primary;
+use crate::{primary::Primary, session::LOCK_WAIT_S};
 
 /// Which database it is, where that makes a difference to the SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,20 +79,27 @@ pub enum DatabaseError {
 impl DatabaseError {
     /// Whether the database may be there later. What it says itself, it would say again.
     pub fn may_pass(&self) -> bool {
-        use sea_orm::RuntimeErr::SqlxError;
-        let Self::Unreachable(DbErr::Conn(SqlxError(error)) | DbErr::Query(SqlxError(error))) = self else {
-            return false;
-        };
-        match error.as_ref() {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) => true,
-            sqlx::Error::Database(error) => match error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
-            {
-                // Too many connections, or the server is starting or stopping.
-                Some(error) => matches!(error.number(), 1040 | 1053 | 1203),
-                None => false,
-            },
-            _ => false,
-        }
+        matches!(self, Self::Unreachable(error) if may_pass(error))
+    }
+}
+
+/// Whether the same may be done later: the connection broke, or the server takes none now.
+pub fn may_pass(error: &DbErr) -> bool {
+    use sea_orm::RuntimeErr::SqlxError;
+    let (DbErr::Conn(SqlxError(error)) | DbErr::Query(SqlxError(error)) | DbErr::Exec(SqlxError(error))) =
+        error
+    else {
+        return false;
+    };
+    match error.as_ref() {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(error) => match error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+            // Too many connections, the server is starting or stopping, or somebody ended the query, the connection or
+            // the session.
+            Some(error) => matches!(error.number(), 1040 | 1053 | 1203 | 1317 | 1927 | 3169 | 4031),
+            None => false,
+        },
+        _ => false,
     }
 }
 
@@ -263,6 +275,10 @@ pub struct Database {
     /// How many the pool has at most.
     pub connections: usize,
     pub primary: Arc<Primary>,
+    /// Since when reads are bounded by the server.
+    bounded: Arc<OnceLock<Instant>>,
+    /// What these reads may take of the pool; without one, all of it.
+    share: Option<Arc<Semaphore>>,
 }
 
 impl Database {
@@ -278,6 +294,7 @@ impl Database {
         primary: Primary,
     ) -> Result<Self, DatabaseError> {
         let primary = Arc::new(primary);
+        let bounded = Arc::<OnceLock<Instant>>::default();
         let unreachable = |e: sqlx::Error| {
             let kind = if tls::is_refusal(&e) {
                 DatabaseError::Tls
@@ -313,20 +330,26 @@ impl Database {
                     .test_before_acquire(false)
                     // The marks and the head that a page is bounded by must be as fresh as the statement.
                     .after_connect({
-                        let primary = primary.clone();
+                        let (primary, bounded) = (primary.clone(), bounded.clone());
                         move |connection, _| {
                             let primary = primary.clone();
+                            let is_bounded = bounded.get().is_some();
                             Box::pin(async move {
                                 let isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
                                 sqlx::Executor::execute(&mut *connection, isolation).await?;
+                                if is_bounded {
+                                    let bounds = sqlx::AssertSqlSafe(session_bounds());
+                                    sqlx::Executor::execute(&mut *connection, bounds).await?;
+                                }
                                 primary.check(connection).await
                             })
                         }
                     })
                     .before_acquire({
-                        let primary = primary.clone();
+                        let (primary, bounded) = (primary.clone(), bounded.clone());
                         move |connection, of| {
-                            let outdated = primary.is_outdated(of.age);
+                            let is_unbounded = bounded.get().is_some_and(|since| of.age > since.elapsed());
+                            let outdated = is_unbounded || primary.is_outdated(of.age);
                             Box::pin(async move {
                                 if !outdated && of.idle_for > TESTED_FOR {
                                     sqlx::Connection::ping(connection).await?;
@@ -349,33 +372,48 @@ impl Database {
             pool,
             connections: connections as usize,
             primary,
+            bounded,
+            share: None,
         })
+    }
+
+    /// From here on a server ends a read that waits or runs for too long. Migrations and their like take longer, and
+    /// come before this.
+    pub fn bound_reads(&self) {
+        self.bounded.get_or_init(Instant::now);
+    }
+
+    /// The same database, for reads of one kind: however many of them wait for something that is locked, the others
+    /// find connections. Two kinds that stand still leave a quarter of them to the third and to the tail.
+    pub(crate) fn share(&self) -> Self {
+        Self {
+            share: Some(Arc::new(Semaphore::new(self.share_of_connections()))),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn share_of_connections(&self) -> usize {
+        (self.connections * 3 / 8).max(1)
     }
 
     /// The rows of a read.
     pub(crate) async fn query_all(&self, read: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.to_the_end(|pool| async move { pool.query_all_raw(read).await })
-            .await
-    }
-
-    pub(crate) async fn query_one(&self, read: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.to_the_end(|pool| async move { pool.query_one_raw(read).await })
-            .await
-    }
-
-    /// Reads to the end, whether or not somebody still waits for it: a connection whose query was given up half-way can
-    /// answer the next one with what is left of it.
-    pub(crate) async fn to_the_end<T: Send + 'static, R>(
-        &self,
-        read: impl FnOnce(DatabaseConnection) -> R,
-    ) -> Result<T, DbErr>
-    where
-        R: Future<Output = Result<T, DbErr>> + Send + 'static,
-    {
-        let reading = tokio::spawn(read(self.pool.clone()).in_current_span());
+        let place = match &self.share {
+            // Never closed.
+            Some(share) => timeout(ACQUIRE_TIMEOUT, share.clone().acquire_owned())
+                .await
+                .map_err(|_| of_sqlx(sqlx::Error::PoolTimedOut))?
+                .ok(),
+            None => None,
+        };
+        let reading = tokio::spawn(read_to_the_end(self.pool.clone(), read, place).in_current_span());
         reading
             .await
             .unwrap_or_else(|ended| Err(DbErr::Custom(ended.to_string())))
+    }
+
+    pub(crate) async fn query_one(&self, read: Statement) -> Result<Option<QueryResult>, DbErr> {
+        Ok(self.query_all(read).await?.into_iter().next())
     }
 
     /// A statement with its values, for the pool's kind of database.
@@ -388,7 +426,56 @@ impl Database {
     }
 }
 
-/// How long a read waits for a connection of the pool.
+/// Reads to the end, whether or not somebody still waits for it: a connection whose query was given up half-way can
+/// answer the next one with what is left of it. One that does not answer is closed, and not used again.
+async fn read_to_the_end(
+    pool: DatabaseConnection,
+    read: Statement,
+    _place: Option<OwnedSemaphorePermit>,
+) -> Result<Vec<QueryResult>, DbErr> {
+    let values = SqlxValues(read.values.unwrap_or(sea_orm::Values(Vec::new())));
+    let query = sqlx::AssertSqlSafe(read.sql);
+    macro_rules! rows {
+        ($pool:expr) => {{
+            let mut connection = $pool.acquire().await.map_err(of_sqlx)?;
+            let rows = sqlx::query_with(query, values).fetch_all(&mut *connection);
+            match timeout(READ_LIMIT + GRACE, rows).await {
+                Ok(Ok(rows)) => Ok(rows.into_iter().map(Into::into).collect()),
+                Ok(Err(error)) => Err(DbErr::Query(sea_orm::RuntimeErr::SqlxError(error.into()))),
+                Err(_) => {
+                    connection.close_on_drop();
+                    Err(DbErr::Custom("the database did not answer in time".into()))
+                }
+            }
+        }};
+    }
+    match read.db_backend {
+        DbBackend::Sqlite => rows!(pool.get_sqlite_connection_pool()),
+        _ => rows!(pool.get_mysql_connection_pool()),
+    }
+}
+
+fn of_sqlx(error: sqlx::Error) -> DbErr {
+    DbErr::Conn(sea_orm::RuntimeErr::SqlxError(error.into()))
+}
+
+/// What a server is told of a session that reads for people. Each of the two kinds passes over what is for the other.
+fn session_bounds() -> String {
+    format!(
+        "SET SESSION lock_wait_timeout = {LOCK_WAIT_S} /*M!100100 , max_statement_time = {} */ \
+         /*!50708 , max_execution_time = {} */",
+        READ_LIMIT.as_secs(),
+        READ_LIMIT.as_millis()
+    )
+}
+
+/// How long a read may take before the server ends it.
+const READ_LIMIT: Duration = Duration::from_secs(4);
+
+/// How much longer the answer may take before its connection is given up.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How long a read waits for a connection of the pool, and before that for its share.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long it needs no test that a connection is good: the pool tests each one when it comes back.

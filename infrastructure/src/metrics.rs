@@ -65,7 +65,6 @@ pub(crate) struct WriterMetrics {
     batch_commands: Histogram,
     commit_seconds: Histogram,
     retries: [Counter; RetryReason::ALL.len()],
-    outcomes_unknown: Counter,
 }
 
 impl WriterMetrics {
@@ -74,7 +73,6 @@ impl WriterMetrics {
             batch_commands: histogram!(BATCH_COMMANDS),
             commit_seconds: histogram!(BATCH_COMMIT_SECONDS),
             retries: RetryReason::ALL.map(|reason| counter!(BATCH_RETRIES, "reason" => reason.as_str())),
-            outcomes_unknown: counter!(OUTCOMES_UNKNOWN),
         }
     }
 
@@ -86,10 +84,11 @@ impl WriterMetrics {
     pub(crate) fn retried(&self, reason: RetryReason) {
         self.retries[reason as usize].increment(1);
     }
+}
 
-    pub(crate) fn outcome_unknown(&self) {
-        self.outcomes_unknown.increment(1);
-    }
+/// What senders were told.
+pub(crate) fn outcomes_unknown() -> Counter {
+    counter!(OUTCOMES_UNKNOWN)
 }
 
 /// An epoch began by this node's doing.

@@ -27,7 +27,10 @@ use crate::{
 
 #[derive(Clone)]
 pub struct SqlOutbox {
+    /// For the tail and the head, which everybody needs.
     database: Database,
+    /// For pages.
+    pages: Database,
     /// Whoever comes back asks for it, and all may come back at once.
     heads: Arc<SharedRead<Result<Head, DbErr>>>,
     /// Of those who come back, so many read at a time, in the order in which they came: the others need connections too,
@@ -38,7 +41,8 @@ pub struct SqlOutbox {
 impl SqlOutbox {
     pub fn new(database: Database) -> Self {
         Self {
-            turns: Arc::new(Semaphore::new(database.connections.div_ceil(2))),
+            turns: Arc::new(Semaphore::new(database.share_of_connections())),
+            pages: database.share(),
             database,
             heads: Arc::default(),
         }
@@ -52,10 +56,7 @@ impl SqlOutbox {
             self.database.flavor.ordered_join(),
         );
         let values = [user.as_str().into(), after.into()];
-        let rows = self
-            .database
-            .query_all(self.database.statement(select, values))
-            .await?;
+        let rows = self.pages.query_all(self.pages.statement(select, values)).await?;
         let read = |row: &QueryResult| {
             let participant = Participant {
                 from_position: row.try_get("", "from_position")?,
@@ -86,7 +87,7 @@ impl SqlOutbox {
             );
             values.extend([after, up_to, (most - rows.len()) as i64].map(Value::from));
             let statement = self.database.statement(select, values);
-            rows.extend(self.database.query_all(statement).await?);
+            rows.extend(self.pages.query_all(statement).await?);
             if rows.len() >= most {
                 break;
             }
@@ -109,36 +110,33 @@ impl SqlOutbox {
             flavor.ordered_join(),
         );
         let values = [after.into(), up_to.into(), user.as_str().into()];
-        self.database
-            .query_all(self.database.statement(select, values))
-            .await
+        self.pages.query_all(self.pages.statement(select, values)).await
     }
 
     /// The rows of the log after a position, in order.
     async fn rows_after(
         &self,
+        database: &Database,
         (after, up_to): (Position, Position),
         most: usize,
     ) -> Result<Vec<QueryResult>, DbErr> {
         let select = format!(
             "SELECT {} FROM outbox o {} WHERE o.position > ? AND o.position <= ? ORDER BY o.position LIMIT ?",
             rows::selected(),
-            self.database.flavor.force_index(Index::OutboxPosition),
+            database.flavor.force_index(Index::OutboxPosition),
         );
         let values = [after, up_to, most as i64].map(Value::from);
-        self.database
-            .query_all(self.database.statement(select, values))
-            .await
+        database.query_all(database.statement(select, values)).await
     }
 
     /// A page of the whole log: what is looked at is what is in it.
     async fn read_everything(&self, range: PageRange, limit: PageLimit) -> Result<Page, StoreError> {
         let PageRange { after, up_to, width } = range;
         let found = self
-            .rows_after((after, up_to), limit.events)
+            .rows_after(&self.pages, (after, up_to), limit.events)
             .await
             .map_err(unavailable)?;
-        let events = rows::events(&self.database, &found, limit).await?;
+        let events = rows::events(&self.pages, &found, limit).await?;
         // Up to the last one that fits; there is nothing between it and the next, and nothing after the last of all.
         let is_whole = events.len() == found.len() && found.len() < limit.events;
         let last = events.last().map_or(up_to, |event| event.position);
@@ -193,7 +191,7 @@ impl SqlOutbox {
         positions.sort_unstable();
 
         let full = sorted.len();
-        let mut events = rows::events(&self.database, &sorted, limit).await?;
+        let mut events = rows::events(&self.pages, &sorted, limit).await?;
         // Where contents were too much for one page, it ends before the first that did not fit.
         let complete_to = if events.len() < full {
             positions[events.len()] - 1
@@ -219,7 +217,7 @@ impl SqlOutbox {
 }
 
 /// Others wait for the same read, and one connection may be dead without a word.
-const HEAD_LIMIT: Duration = Duration::from_secs(5);
+const HEAD_LIMIT: Duration = Duration::from_secs(3);
 
 /// Bounds the text of one statement.
 const CONVERSATIONS_IN_A_READ: usize = 500;
@@ -246,7 +244,8 @@ impl Outbox for SqlOutbox {
     }
 
     async fn read_after(&self, after: Position, limit: PageLimit) -> Result<Vec<Arc<Recorded>>, StoreError> {
-        let rows = self.rows_after((after, Position::MAX), limit.events).await;
+        let range = (after, Position::MAX);
+        let rows = self.rows_after(&self.database, range, limit.events).await;
         rows::events(&self.database, &rows.map_err(unavailable)?, limit).await
     }
 

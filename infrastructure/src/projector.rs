@@ -136,10 +136,10 @@ impl Projector {
 
 /// How far `recived_at` is filled, whoever fills it.
 pub(crate) async fn position(database: &Database) -> Result<Option<Position>, DbErr> {
-    let row = checkpoints::Entity::find_by_id(checkpoints::RECEIVED_AT)
-        .one(&database.pool)
-        .await?;
-    Ok(row.map(|row| row.position))
+    let select = "SELECT position FROM checkpoints WHERE name = ?";
+    let read = database.statement(select, [checkpoints::RECEIVED_AT.into()]);
+    let row = database.query_one(read).await?;
+    row.map(|row| row.try_get("", "position")).transpose()
 }
 
 /// Where the projector is, held until the transaction ends.

@@ -45,6 +45,9 @@ pub enum SessionError {
     /// The head of the log is not where it was seen: it has to be found out what became of the log.
     #[error("the head of the log is not where it was seen")]
     Moved,
+    /// Somebody does not wait any more, and was told that nothing is written.
+    #[error("a command was withdrawn")]
+    Withdrawn,
 }
 
 impl SessionError {
@@ -64,8 +67,8 @@ impl SessionError {
 
 /// How long the server waits for a holder of a lock that is silent.
 pub(crate) const SILENCE_S: u32 = 3;
-/// How long a transaction waits for the head lock.
-const LOCK_WAIT_S: u32 = 2;
+/// How long a statement waits for a lock: for the head's, and for a table's that somebody else has locked whole.
+pub(crate) const LOCK_WAIT_S: u32 = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Session {
@@ -94,7 +97,7 @@ impl Session {
             .script(format!(
                 "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', \
                  wait_timeout = {SILENCE_S}, net_read_timeout = {SILENCE_S}, net_write_timeout = {SILENCE_S}, \
-                 innodb_lock_wait_timeout = {LOCK_WAIT_S}{bounds}; \
+                 innodb_lock_wait_timeout = {LOCK_WAIT_S}, lock_wait_timeout = {LOCK_WAIT_S}{bounds}; \
                  SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
             ))
             .await?;

@@ -18,7 +18,7 @@ use chat_domain::{
     ports::{Head, PageLimit, StoreError, Timeline},
     views::{ConversationPage, ConversationView, Message, MessagePage, MessageRange, Order, ParticipantView},
 };
-use sea_orm::{DbErr, EntityTrait, QueryResult, Value};
+use sea_orm::{DbErr, EntityTrait, FromQueryResult, QueryResult, QueryTrait, Value};
 
 use crate::{
     database::Database,
@@ -30,7 +30,10 @@ use crate::{
 
 #[derive(Clone)]
 pub struct SqlTimeline {
+    /// For pages of messages, which need the log too.
     database: Database,
+    /// For all that needs less.
+    others: Database,
 }
 
 /// A page of history holds at most so many bytes of content, or one message. As JSON it is larger, and cut once more.
@@ -46,7 +49,18 @@ struct SeqRange {
 
 impl SqlTimeline {
     pub fn new(database: Database) -> Self {
-        Self { database }
+        Self {
+            others: database.share(),
+            database: database.share(),
+        }
+    }
+
+    /// The same, for reads that do not need the log.
+    fn beside_the_log(&self) -> Self {
+        Self {
+            database: self.others.clone(),
+            others: self.others.clone(),
+        }
     }
 
     async fn all(
@@ -280,10 +294,11 @@ impl SqlTimeline {
     }
 
     async fn read_message(&self, user: &UserId, id: Position) -> Result<Option<Message>, DbErr> {
-        let read = |pool| async move { messages::Entity::find_by_id(id).one(&pool).await };
-        let Some(mut row) = self.database.to_the_end(read).await? else {
+        let select = messages::Entity::find_by_id(id).build(self.database.flavor.backend());
+        let Some(row) = self.database.query_one(select).await? else {
             return Ok(None);
         };
+        let mut row = messages::Model::from_query_result(&row, "")?;
         let mine = self
             .conversation_of(user, ("id", row.conversation_id.into()))
             .await?;
@@ -440,7 +455,8 @@ impl Timeline for SqlTimeline {
     }
 
     async fn message(&self, user: &UserId, id: Position) -> Result<Option<Message>, StoreError> {
-        self.read_message(user, id).await.map_err(unavailable)
+        let timeline = self.beside_the_log();
+        timeline.read_message(user, id).await.map_err(unavailable)
     }
 
     async fn conversations(
@@ -449,8 +465,9 @@ impl Timeline for SqlTimeline {
         before: Option<Position>,
         limit: usize,
     ) -> Result<ConversationPage, StoreError> {
-        let head = read_head(&self.database).await.map_err(unavailable)?;
-        let page = self.read_conversations(user, before, limit).await;
+        let timeline = self.beside_the_log();
+        let head = read_head(&timeline.database).await.map_err(unavailable)?;
+        let page = timeline.read_conversations(user, before, limit).await;
         let (conversations, next_before) = page.map_err(unavailable)?;
         Ok(ConversationPage {
             conversations,

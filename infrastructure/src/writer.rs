@@ -11,7 +11,8 @@
 //!   missing is written. Nothing is looked up without the lock: a plain SELECT can find nothing although the
 //!   transaction commits afterwards;
 //! - the database refuses what is written: the batch is split until the one bad command alone is refused;
-//! - a command's deadline passes: its sender learns that nothing was written, or that this is not known.
+//! - a command's deadline passes: its sender learns at that moment that nothing was written, or that this is not known,
+//!   whatever the writer waits for. A command whose sender was told that nothing was written is not written any more.
 //!
 //! When the queue is full, senders are told to come again. While the database is away they are told at once.
 
@@ -19,10 +20,11 @@ mod memory;
 pub(crate) mod transaction;
 
 use std::{
+    collections::BTreeSet,
     pin::pin,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -36,17 +38,19 @@ use chat_domain::{
     ports::{EventLog, ExecuteError},
     rejection::Rejection,
 };
+use metrics::Counter;
 use rand::Rng;
+use sea_orm::sqlx;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::{Instrument, Span, debug, debug_span, error, info, warn};
 
 use crate::{
     database::{Database, Flavor, Location},
-    metrics::{RetryReason, WriterMetrics},
+    metrics::{self as figures, RetryReason, WriterMetrics},
     planted::{self, Defect},
     primary::Primary,
     session::{Session, SessionError, presence},
@@ -130,6 +134,7 @@ pub struct GroupCommit {
     queue_bytes: usize,
     status: Arc<Status>,
     command_timeout: Duration,
+    outcomes_unknown: Counter,
 }
 
 /// What the writer is doing, for whoever asks.
@@ -141,7 +146,18 @@ pub struct Status {
     commands: AtomicU64,
     foreseen: AtomicU64,
     misjudged: AtomicU64,
+    /// When each command came that has no outcome yet, in the queue or in the writer's hand.
+    waiting: Mutex<BTreeSet<Came>>,
+    numbers: AtomicU64,
+    /// Since when the writer has tried to write, and nothing came to pass.
+    trying_since: Mutex<Option<Instant>>,
 }
+
+/// With a number, as two may come at once.
+type Came = (Instant, u64);
+
+/// How long the writer may try before no command is expected to pass.
+pub const BLOCKED_AFTER: Duration = Duration::from_secs(3);
 
 impl Status {
     /// Whether the writer has connected, and looked whose log it is.
@@ -151,6 +167,21 @@ impl Status {
 
     pub fn is_available(&self) -> bool {
         !self.away.load(Ordering::Relaxed)
+    }
+
+    /// Whether the database has let nothing be written for a while: something is locked, or it does not answer. An idle
+    /// writer tries now and then, so this is known without a command, too.
+    pub fn is_blocked(&self) -> bool {
+        let since = *locked(&self.trying_since);
+        since.is_some_and(|since| since.elapsed() >= BLOCKED_AFTER)
+    }
+
+    fn tries(&self) {
+        locked(&self.trying_since).get_or_insert_with(Instant::now);
+    }
+
+    fn succeeded(&self) {
+        *locked(&self.trying_since) = None;
     }
 
     /// Transactions committed, and commands answered by them.
@@ -170,22 +201,83 @@ impl Status {
     }
 }
 
-/// What waits for the writer.
+/// What has no outcome yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queued {
     pub commands: usize,
     pub bytes: usize,
+    /// How long the oldest command has waited.
+    pub oldest: Duration,
 }
 
 struct Waiting {
     command: Command,
     answer: oneshot::Sender<Result<Outcome, ExecuteError>>,
     deadline: Instant,
-    /// A COMMIT with this command in it may have been received by the database.
-    in_doubt: bool,
+    fate: Arc<Fate>,
     /// That of whoever asked.
     span: Span,
     _bytes: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+/// Whether a command may be recorded, as its sender and the writer agree on it.
+#[derive(Debug, Default)]
+struct Fate(AtomicU8);
+
+impl Fate {
+    const UNDECIDED: u8 = 0;
+    /// A COMMIT with this command in it may have been received by the database.
+    const IN_DOUBT: u8 = 1;
+    /// Its sender was told that nothing was written, and nothing will be.
+    const WITHDRAWN: u8 = 2;
+
+    fn is(&self, state: u8) -> bool {
+        self.0.load(Ordering::SeqCst) == state
+    }
+
+    fn change(&self, from: u8, to: u8) -> bool {
+        let changed = self
+            .0
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+        changed.is_ok()
+    }
+
+    /// What the sender learns whose deadline has passed.
+    fn at_the_deadline(&self) -> ExecuteError {
+        if self.change(Self::UNDECIDED, Self::WITHDRAWN) || self.is(Self::WITHDRAWN) {
+            ExecuteError::Unavailable
+        } else {
+            ExecuteError::OutcomeUnknown
+        }
+    }
+}
+
+/// Counts a command as long as it is there.
+struct Counted {
+    status: Arc<Status>,
+    came: Came,
+}
+
+impl Counted {
+    fn new(status: &Arc<Status>, now: Instant) -> Self {
+        let came = (now, status.numbers.fetch_add(1, Ordering::Relaxed));
+        locked(&status.waiting).insert(came);
+        Self {
+            status: status.clone(),
+            came,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        locked(&self.status.waiting).remove(&self.came);
+    }
+}
+
+fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A batch that gathers.
@@ -215,13 +307,16 @@ impl Waiting {
         let _ = self.answer.send(answer);
     }
 
-    fn give_up(self, metrics: &WriterMetrics) {
-        let answer = if self.in_doubt {
-            metrics.outcome_unknown();
-            ExecuteError::OutcomeUnknown
-        } else {
-            ExecuteError::Unavailable
-        };
+    fn in_doubt(&self) -> bool {
+        self.fate.is(Fate::IN_DOUBT)
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.deadline <= now || self.fate.is(Fate::WITHDRAWN)
+    }
+
+    fn give_up(self) {
+        let answer = self.fate.at_the_deadline();
         self.answer(Err(answer));
     }
 }
@@ -259,6 +354,7 @@ impl GroupCommit {
             queue_bytes: options.queue_bytes,
             status: status.clone(),
             command_timeout: options.command_timeout,
+            outcomes_unknown: figures::outcomes_unknown(),
         };
         let writer = Writer {
             location: database.location.clone(),
@@ -295,9 +391,14 @@ impl GroupCommit {
     }
 
     pub fn queued(&self) -> Queued {
+        let (commands, oldest) = {
+            let waiting = locked(&self.status.waiting);
+            (waiting.len(), waiting.first().copied())
+        };
         Queued {
-            commands: self.queue.max_capacity() - self.queue.capacity(),
+            commands,
             bytes: self.queue_bytes.saturating_sub(self.bytes.available_permits()),
+            oldest: oldest.map(|(came, _)| came.elapsed()).unwrap_or_default(),
         }
     }
 }
@@ -315,21 +416,32 @@ impl EventLog for GroupCommit {
             .try_acquire_many_owned(weight)
             .map_err(|_| ExecuteError::Overloaded)?;
         let (answer, answered) = oneshot::channel();
-        let deadline = Instant::now() + self.command_timeout;
+        let now = Instant::now();
+        let deadline = now + self.command_timeout;
+        let fate = Arc::<Fate>::default();
         let waiting = Waiting {
             command,
             answer,
             deadline,
-            in_doubt: false,
+            fate: fate.clone(),
             span: Span::current(),
             _bytes: bytes,
+            _counted: Counted::new(&self.status, now),
         };
         self.queue.try_send(waiting).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => ExecuteError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => ExecuteError::Unavailable,
         })?;
-        // The writer answers everything that it took; it can only be gone if it died with the command in hand.
-        answered.await.unwrap_or(Err(ExecuteError::OutcomeUnknown))
+        let outcome = match timeout_at(deadline, answered).await {
+            // The writer answers everything that it took; it can only be gone if it died with the command in hand.
+            Ok(answered) => answered.unwrap_or(Err(ExecuteError::OutcomeUnknown)),
+            // What it waits for has a limit of its own.
+            Err(_) => Err(fate.at_the_deadline()),
+        };
+        if matches!(outcome, Err(ExecuteError::OutcomeUnknown)) {
+            self.outcomes_unknown.increment(1);
+        }
+        outcome
     }
 }
 
@@ -432,6 +544,7 @@ impl Writer {
                             actor_id = %waiting.command.actor_id,
                             "the database refused a command"
                         );
+                        self.status.succeeded();
                         waiting.answer(Err(Rejection::CommandRefused.into()));
                     }
                 }
@@ -493,11 +606,12 @@ impl Writer {
         let mut refused_before = false;
         loop {
             let now = Instant::now();
-            let mut late = part.extract_if(.., |waiting| waiting.deadline <= now).peekable();
+            let mut late = part.extract_if(.., |waiting| waiting.is_late(now)).peekable();
             if late.peek().is_some() && foreseen.take().is_some() {
                 self.memory.forget();
             }
-            late.for_each(|late| late.give_up(&self.metrics));
+            late.for_each(Waiting::give_up);
+            self.status.tries();
             if part.is_empty() {
                 return Settled::Answered;
             }
@@ -556,6 +670,8 @@ impl Writer {
                     refused_before = true;
                     self.look_up_keys_until = Some(Instant::now() + SENT_AGAIN);
                 }
+                // Those who withdrew are left out of it.
+                Ok(Err(SessionError::Withdrawn)) => self.roll_back(session).await,
                 Ok(Err(SessionError::Moved)) => {
                     self.metrics.retried(RetryReason::Moved);
                     self.roll_back(session).await;
@@ -566,7 +682,7 @@ impl Writer {
                     self.failures += 1;
                     warn!(error = %error, "the writer lost its connection; the batch runs again on a new one");
                     if planted::strikes(Defect::DoubleOnRetry) {
-                        let in_doubt = part.iter_mut().filter(|waiting| waiting.in_doubt);
+                        let in_doubt = part.iter_mut().filter(|waiting| waiting.in_doubt());
                         in_doubt.for_each(|waiting| waiting.command.key = GroupCommit::new_key());
                     }
                 }
@@ -581,6 +697,7 @@ impl Writer {
 
     fn finish(&mut self, part: Vec<Waiting>, batch: Batch, span: &Span) {
         self.failures = 0;
+        self.status.succeeded();
         self.status.batches.fetch_add(1, Ordering::Relaxed);
         self.status
             .commands
@@ -626,15 +743,20 @@ impl Writer {
         }
     }
 
+    /// While nothing is to be written: keeps the session, and finds out whether something could be.
     async fn ping(&mut self) {
         let Some(mut session) = self.session.take() else {
             return;
         };
+        self.status.tries();
         match timeout(self.options.transaction_timeout, self.primary.ping(&mut session)).await {
             Ok(Ok(())) => {
                 self.failures = 0;
+                self.status.succeeded();
                 self.session = Some(session);
             }
+            // Another transaction has what it needs.
+            Ok(Err(SessionError::Retry(_))) => self.roll_back(session).await,
             _ => self.failures += 1,
         }
     }
@@ -645,13 +767,17 @@ impl Writer {
         if self.failures > 1 {
             self.pause().await;
         }
-        let connected = async {
+        self.status.tries();
+        let connecting = async {
             let mut session = Session::connect(&self.location, self.flavor).await?;
             presence::take(&mut session).await?;
             self.primary.confirm(&mut session).await?;
             Ok::<_, SessionError>(session)
         };
-        match connected.await {
+        let limit = self.options.transaction_timeout;
+        let connected = timeout(limit, connecting).await;
+        let too_long = |_| Err(SessionError::Away(sqlx::Error::PoolTimedOut));
+        match connected.unwrap_or_else(too_long) {
             Ok(session) => {
                 self.status.begun.store(true, Ordering::Relaxed);
                 if self.status.away.swap(false, Ordering::Relaxed) {
@@ -682,7 +808,7 @@ impl Writer {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return,
                 waiting = self.waiting.recv() => match waiting {
-                    Some(waiting) => waiting.give_up(&self.metrics),
+                    Some(waiting) => waiting.give_up(),
                     None => return tokio::time::sleep_until(until).await,
                 },
             }

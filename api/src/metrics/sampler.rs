@@ -89,6 +89,7 @@ impl Sampler {
         gauge!(super::PROJECTOR_LAG).set(known(|stored, _| stored.head - stored.projected));
         gauge!(super::TAIL_GAP).set(standing.gap.as_secs_f64());
         set(gauge!(super::QUEUE_COMMANDS), standing.queued.commands as u64);
+        gauge!(super::OLDEST_COMMAND).set(standing.queued.oldest.as_secs_f64());
         set(gauge!(super::QUEUE_BYTES), standing.queued.bytes as u64);
         let pool = standing.pool;
         set(gauge!(super::DATABASE_CONNECTIONS, "state" => "used"), pool.used);

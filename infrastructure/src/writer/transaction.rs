@@ -25,7 +25,7 @@ use chat_domain::{
 use sea_orm::{DbErr, QueryResult, sqlx::mysql::MySqlArguments};
 
 use super::{
-    Waiting,
+    Fate, Waiting,
     memory::{self, Memory},
 };
 use crate::{
@@ -62,7 +62,7 @@ pub(super) async fn attempt(
     memory.reduce(&mut unknown);
     let keys: Vec<_> = part
         .iter()
-        .filter(|w| w.in_doubt || keys == Keys::All && !w.command.key.is_of_server())
+        .filter(|w| w.in_doubt() || keys == Keys::All && !w.command.key.is_of_server())
         .map(|w| (&w.command.actor_id, &w.command.key))
         .collect();
     let mut statements = take_lock(flavor);
@@ -93,7 +93,7 @@ pub(super) async fn attempt(
     let position = batch.recorded.last().map_or(head.position, |last| last.position);
     let events = rows::insert(flavor, &batch.recorded, &now);
     let projections = project(flavor, &batch.recorded, &facts);
-    send_off(part, &batch);
+    send_off(part, &batch)?;
     let end =
         format!("{events}; {projections}; UPDATE log_head SET position = {position} WHERE id = 1; COMMIT");
     session.script(flavor.together(&end)).await?;
@@ -129,7 +129,7 @@ pub(super) fn foresee(
     part: &[Waiting],
     whole: usize,
 ) -> Option<Foreseen> {
-    if part.iter().any(|waiting| waiting.in_doubt) {
+    if part.iter().any(Waiting::in_doubt) {
         return None;
     }
     let commands = || part.iter().map(|waiting| &waiting.command);
@@ -197,11 +197,13 @@ pub(super) async fn commit(
             session.flavor.together(&end)
         }
     };
-    send_off(part, &batch);
+    send_off(part, &batch)?;
     let rows = session.script(last).await.map_err(|error| {
         // Nothing was committed, and nothing had been before. A deadlock says less: a cluster says it of its COMMITs, too.
         if matches!(error, SessionError::Refused(_)) {
-            part.iter_mut().for_each(|waiting| waiting.in_doubt = false);
+            for waiting in part.iter() {
+                waiting.fate.change(Fate::IN_DOUBT, Fate::UNDECIDED);
+            }
         }
         moved(error)
     })?;
@@ -214,16 +216,25 @@ pub(super) async fn commit(
     Ok(batch)
 }
 
-/// From here on the COMMIT may be received, whatever the answer.
-fn send_off(part: &mut [Waiting], batch: &Batch) {
-    for waiting in part.iter_mut() {
-        waiting.in_doubt = true;
+/// From here on the COMMIT may be received, whatever the answer; unless somebody has withdrawn, who must not be in it.
+fn send_off(part: &mut [Waiting], batch: &Batch) -> Result<(), SessionError> {
+    let mut sent_off = Vec::with_capacity(part.len());
+    for waiting in part.iter() {
+        if waiting.fate.change(Fate::UNDECIDED, Fate::IN_DOUBT) {
+            sent_off.push(&waiting.fate);
+        } else if waiting.fate.is(Fate::WITHDRAWN) {
+            for fate in sent_off {
+                fate.change(Fate::IN_DOUBT, Fate::UNDECIDED);
+            }
+            return Err(SessionError::Withdrawn);
+        }
     }
     if planted::strikes(Defect::AckBeforeCommit) {
         for (waiting, outcome) in part.iter_mut().zip(&batch.outcomes) {
             planted::answer_early(&mut waiting.answer, outcome);
         }
     }
+    Ok(())
 }
 
 /// Takes the head lock and draws the time.

@@ -16,6 +16,8 @@ mod replication;
 
 mod cluster;
 
+mod session;
+
 use std::{
     fs,
     io::Write,
@@ -33,7 +35,12 @@ use sea_orm::{
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-pub use self::{available::not_run, server::DatabaseServer, shared::SharedServers};
+pub use self::{
+    available::not_run,
+    server::DatabaseServer,
+    session::{Ending, Session},
+    shared::SharedServers,
+};
 use self::{server::Address, shared::shared};
 use super::{guard::temporary_folder, wait::eventually};
 

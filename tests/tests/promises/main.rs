@@ -43,6 +43,7 @@ mod failure {
     //! What is promised when something breaks: a node, a connection, a database, all of them at once.
     mod failover;
     mod faults;
+    mod locks;
     mod proof;
     mod restore;
 }

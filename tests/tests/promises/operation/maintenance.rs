@@ -313,6 +313,27 @@ async fn faults_are_found_and_mended(kind: Kind, faults: Faults) {
 }
 
 on_each_database! {
+    async fn a_log_that_is_not_there_is_missed_and_not_made(kind) {
+        let mut database = Database::fresh(kind).await;
+        if kind == Kind::Sqlite {
+            database.reopen().await;
+            fs::remove_file(database.file()).unwrap();
+        }
+        for arguments in [&["verify"][..], &["rebuild"], &["epoch", "new"]] {
+            let outcome = command(&database, arguments).await;
+            let said = refusal(&outcome);
+            assert!(said.contains("`chat-system migrate up`"), "{arguments:?}: {said}");
+            if kind == Kind::Sqlite {
+                assert!(!database.file().exists(), "{arguments:?} made a file");
+            } else {
+                let tables = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE()";
+                assert_eq!(database.number(tables).await, 0, "{arguments:?} made tables");
+            }
+        }
+    }
+}
+
+on_each_database! {
     async fn verify_finds_each_fault_of_the_messages_and_rebuild_mends_it(kind) {
         faults_are_found_and_mended(kind, faults_of_messages()).await;
     }
