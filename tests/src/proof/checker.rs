@@ -18,23 +18,32 @@
 //! | `stuck` | In the end every reader knows the whole log. |
 //! | `verify` | `chat-system verify` finds nothing. |
 //! | `failure` | Nothing is answered with a failure of the server. |
+//! | `late` | No command is answered later than its limit, where the node and the way to it did not stand still. |
 //!
 //! **Epochs.** Where a history may have lost its end, numbers jump: those in the jump may have been given out in the
 //! epoch that ended, and are not in the log any more. There, and only there, a reader may have seen what is not in the
 //! log: a database that crashes may take what it had shown and not made durable. Whoever saw it is told so by a `reset`
 //! before its cursor goes past the jump. What was acknowledged may be gone only where a fault was one that may lose it.
 
-use std::collections::{BTreeMap, HashMap, HashSet, hash_map::DefaultHasher};
-use std::hash::{Hash, Hasher};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chat_domain::{Position, ports::EPOCH_JUMP};
 use serde_json::Value;
 
 use super::{
-    history::{Action, Answer, Entry, Reading, What},
+    history::{Action, Answer, Entry, Reading, Sending, What},
     log::{Log, Row},
 };
+
+/// How long a node of a run lets a command wait.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(4);
+/// For the way there and back, and for a machine that does much else.
+const ON_THE_WAY: Duration = Duration::from_millis(2500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
@@ -54,6 +63,7 @@ pub enum Rule {
     Stuck,
     Verify,
     Failure,
+    Late,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +79,8 @@ pub struct Findings {
     pub sends: Sends,
     pub refusals: BTreeMap<String, u64>,
     pub unknowns: BTreeMap<String, u64>,
+    /// Of a command for its answer, without the time in which a node or the way to it stood still.
+    pub longest_wait: Duration,
     pub receipts: u64,
     pub deliveries: BTreeMap<Reading, u64>,
     pub connections: u64,
@@ -134,6 +146,8 @@ struct Checker<'l> {
     /// Those that last: what they are, since when, and until when.
     faults: HashMap<u64, (String, u64, Option<u64>)>,
     last_acknowledged: u64,
+    /// When nodes, or ways to them, stood still: since when, and until when.
+    held_up: BTreeMap<u64, (u64, Option<u64>)>,
     found: Findings,
     /// Of each rule, so that one defect does not fill the memory.
     counts: HashMap<Rule, usize>,
@@ -147,6 +161,7 @@ type Marks = (u64, i64, i64);
 struct Open {
     at: u64,
     user: String,
+    door: Sending,
     action: Action,
 }
 
@@ -205,6 +220,7 @@ impl<'l> Checker<'l> {
             last_loss: 0,
             faults: HashMap::new(),
             last_acknowledged: 0,
+            held_up: BTreeMap::new(),
             found: Findings::default(),
             counts: HashMap::new(),
         }
@@ -224,10 +240,17 @@ impl<'l> Checker<'l> {
             What::Begin {
                 operation,
                 user,
+                door,
                 action,
                 ..
             } => {
-                self.open.insert(operation, Open { at, user, action });
+                let open = Open {
+                    at,
+                    user,
+                    door,
+                    action,
+                };
+                self.open.insert(operation, open);
             }
             What::End { operation, answer } => match self.open.remove(&operation) {
                 Some(open) => self.answered(at, open, answer),
@@ -276,6 +299,7 @@ impl<'l> Checker<'l> {
                 kind,
                 in_flight,
                 may_lose,
+                holds_answers_up,
                 ..
             } => {
                 let faults = self.found.faults.entry(kind.clone()).or_default();
@@ -287,6 +311,9 @@ impl<'l> Checker<'l> {
                 faults.count += 1;
                 faults.most_in_flight = faults.most_in_flight.max(in_flight);
                 self.faults.insert(fault, (kind, at, None));
+                if holds_answers_up {
+                    self.held_up.insert(fault, (at, None));
+                }
                 if may_lose {
                     self.may_lose = true;
                     self.losing.insert(fault);
@@ -298,6 +325,9 @@ impl<'l> Checker<'l> {
                     self.marks.clear();
                 }
                 if let Some((_, _, end)) = self.faults.get_mut(&fault) {
+                    *end = Some(at);
+                }
+                if let Some((_, end)) = self.held_up.get_mut(&fault) {
                     *end = Some(at);
                 }
             }
@@ -320,8 +350,13 @@ impl<'l> Checker<'l> {
         let Open {
             at: begun_at,
             user,
+            door,
             action,
         } = open;
+        // The library asks again by itself.
+        if door != Sending::Library {
+            self.waited((begun_at, at), || format!("{user}'s {action:?}: {answer:?}"));
+        }
         if let Answer::Unknown { why } | Answer::Refused { code: why } = &answer
             && why == "internal"
         {
@@ -363,6 +398,20 @@ impl<'l> Checker<'l> {
                 self.marked(begun_at, at, &user, *up_to, result);
             }
             _ => {}
+        }
+    }
+
+    /// From when to when somebody waited for an answer.
+    fn waited(&mut self, (begun, ended): (u64, u64), what: impl FnOnce() -> String) {
+        let held_up: u64 = self
+            .held_up
+            .values()
+            .map(|(from, to)| to.unwrap_or(ended).min(ended).saturating_sub(begun.max(*from)))
+            .sum();
+        let waited = Duration::from_micros((ended - begun).saturating_sub(held_up));
+        self.found.longest_wait = self.found.longest_wait.max(waited);
+        if waited > COMMAND_TIMEOUT + ON_THE_WAY {
+            self.violated(Rule::Late, || format!("after {waited:?}, {}", what()));
         }
     }
 
@@ -853,6 +902,8 @@ impl Findings {
         for (why, count) in &self.unknowns {
             let _ = writeln!(text, "  unknown: {why:<23}{count:>10}");
         }
+        let longest_wait = format!("{:.1} s", self.longest_wait.as_secs_f64());
+        let _ = writeln!(text, "{:<34}{longest_wait:>10}", "longest wait for an answer");
         let _ = writeln!(text, "{:<34}{:>10}", "receipts answered", self.receipts);
         for (door, count) in &self.deliveries {
             let _ = writeln!(text, "{:<34}{count:>10}", format!("deliveries by {door:?}"));

@@ -16,8 +16,15 @@ use std::{
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::sleep;
 
-use super::history::{History, What};
-use crate::{CommitFault, Database, DatabaseServer, Kind, Proxy, Server, eventually};
+use super::{
+    history::{History, What},
+    workload::lasting_token,
+};
+use crate::{
+    Client, CommitFault, Database, DatabaseServer, Kind, Proxy, Server,
+    databases::{Ending, Session},
+    eventually,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -30,6 +37,21 @@ pub struct Node {
     pub link: Option<Proxy>,
     /// What its clock is moved by.
     pub clock: PathBuf,
+}
+
+impl Node {
+    /// More reads at once than it has connections, of users who are nobody else.
+    fn ask_for_messages(&self) {
+        const READS: usize = 24;
+        let url = format!("http://127.0.0.1:{}", self.clients.port());
+        for n in 0..READS {
+            let client = Client::new(&url, &lasting_token(&format!("curious-{n}"), ""));
+            tokio::spawn(async move {
+                // Whatever comes of it.
+                let _ = client.history(&[("with", "user-1")]).await;
+            });
+        }
+    }
 }
 
 /// Everything that can be broken.
@@ -51,6 +73,10 @@ pub struct World {
     pub faults: u64,
     /// What is to be put back.
     pub dump: Vec<u8>,
+    /// Who has something locked.
+    pub locking: Option<Session>,
+    /// Connections that are being ended.
+    pub ending: Option<Ending>,
     /// Only faults whose kind has one of these in its name; all of them where there is none.
     pub only: Vec<String>,
 }
@@ -92,6 +118,14 @@ pub enum Fault {
     RestartDatabase,
     FreezeDatabase,
     ReadOnlyDatabase,
+    /// Somebody has locked a table, for reads too.
+    LockTable(&'static str),
+    /// Somebody has locked everything against writes: a backup, or another program with the file.
+    LockAll,
+    /// Messages are locked, and more people ask a node for them than it has connections.
+    FullPool(usize),
+    /// A node is started anew, and connections are ended again and again meanwhile.
+    EndConnectionsAtStart(usize),
     /// The disk of its server takes nothing more. Some servers end then.
     FullDatabaseDisk,
     /// The clock of its server, from which `sent_at` is drawn, in seconds.
@@ -141,6 +175,10 @@ impl Fault {
             Fault::RestartDatabase => "restart of the database",
             Fault::FreezeDatabase => "SIGSTOP of the database",
             Fault::ReadOnlyDatabase => "read-only database",
+            Fault::LockTable(_) => "a table is locked",
+            Fault::LockAll => "everything is locked",
+            Fault::FullPool(_) => "a node's pool is full",
+            Fault::EndConnectionsAtStart(_) => "connections are ended at a start",
             Fault::FullDatabaseDisk => "a full disk of the database",
             Fault::MoveDatabaseClock(_) => "the database's clock jumps",
             Fault::Restore => "restore of an old dump",
@@ -155,6 +193,18 @@ impl Fault {
     /// Whether what was acknowledged may be gone afterwards.
     fn may_lose(self) -> bool {
         matches!(self, Fault::Restore | Fault::FailOver(Replication::Cut))
+    }
+
+    /// Whether an answer may come late: a node, or the way to it, stands still.
+    fn holds_answers_up(self) -> bool {
+        matches!(
+            self,
+            Fault::FreezeNode(_)
+                | Fault::FreezeWithLock(_)
+                | Fault::StallClients(_)
+                | Fault::DelayClients(_)
+                | Fault::HalfCloseClients(_)
+        )
     }
 
     fn place(self) -> Option<Place> {
@@ -176,6 +226,8 @@ impl Fault {
             | Fault::RestartDatabase
             | Fault::FreezeDatabase
             | Fault::ReadOnlyDatabase
+            | Fault::LockTable(_)
+            | Fault::LockAll
             | Fault::FullDatabaseDisk
             | Fault::MoveDatabaseClock(_)
             | Fault::KillWriter
@@ -185,6 +237,8 @@ impl Fault {
             Fault::RestartAll
             | Fault::CutOffWithLock(_)
             | Fault::FreezeWithLock(_)
+            | Fault::FullPool(_)
+            | Fault::EndConnectionsAtStart(_)
             | Fault::Restore
             | Fault::FailOver(_) => return None,
         })
@@ -197,6 +251,9 @@ impl Fault {
             | Fault::FreezeOther
             | Fault::FreezeNode(_)
             | Fault::StallLink(_)
+            | Fault::LockTable(_)
+            | Fault::LockAll
+            | Fault::FullPool(_)
             | Fault::StallClients(_) => 300..6000,
             Fault::CutOffWithLock(_) | Fault::FreezeWithLock(_) => 4000..6000,
             Fault::CutClients(_)
@@ -209,6 +266,16 @@ impl Fault {
         Duration::from_millis(rng.random_range(range))
     }
 }
+
+/// Tables that a send or a reader needs.
+const LOCKED: [&str; 6] = [
+    "outbox",
+    "log_head",
+    "messages",
+    "conversations",
+    "participants",
+    "checkpoints",
+];
 
 impl World {
     /// The next fault, or two at once.
@@ -263,7 +330,7 @@ impl World {
             Fault::HalfCloseClients(node(rng)),
         ];
         if self.kind == Kind::Sqlite {
-            all.push(Fault::FullDisk(node(rng)));
+            all.extend([Fault::FullDisk(node(rng)), Fault::LockAll]);
         } else {
             all.extend([
                 Fault::CutLink(node(rng)),
@@ -279,6 +346,7 @@ impl World {
                 Fault::RestartDatabase,
                 Fault::FreezeDatabase,
                 Fault::ReadOnlyDatabase,
+                Fault::EndConnectionsAtStart(node(rng)),
             ]);
         }
         if !self.others.is_empty() {
@@ -289,7 +357,15 @@ impl World {
                 Fault::FreezeOther,
             ]);
         } else if self.kind != Kind::Sqlite {
-            all.extend([Fault::FullDatabaseDisk, Fault::Restore]);
+            let table = *LOCKED.choose(rng).expect("there are some");
+            all.extend([
+                Fault::FullDatabaseDisk,
+                Fault::Restore,
+                // A cluster has no locks of whole tables.
+                Fault::LockTable(table),
+                Fault::LockAll,
+                Fault::FullPool(node(rng)),
+            ]);
         }
         if self.kind == Kind::MariaDb && self.others.is_empty() {
             all.push(Fault::MoveDatabaseClock(jump(rng)));
@@ -341,6 +417,7 @@ impl World {
             detail: format!("{fault:?}"),
             in_flight,
             may_lose: fault.may_lose(),
+            holds_answers_up: fault.holds_answers_up(),
         });
     }
 
@@ -389,6 +466,18 @@ impl World {
             Fault::RestartDatabase => self.server().stop().await,
             Fault::FreezeDatabase => self.server().sigstop(),
             Fault::ReadOnlyDatabase => self.server().execute("SET GLOBAL read_only = 1").await,
+            Fault::LockTable(table) => self.lock(&format!("LOCK TABLES {table} WRITE")).await,
+            Fault::LockAll if self.kind == Kind::Sqlite => self.lock("BEGIN EXCLUSIVE").await,
+            Fault::LockAll => self.lock("FLUSH TABLES WITH READ LOCK").await,
+            Fault::FullPool(node) => {
+                self.lock("LOCK TABLES messages WRITE").await;
+                self.nodes[node].ask_for_messages();
+            }
+            Fault::EndConnectionsAtStart(node) => {
+                self.nodes[node].server.kill9().await;
+                self.ending = Some(self.database.end_connections().await);
+                self.nodes[node].server.respawn().await;
+            }
             Fault::FullDatabaseDisk => self.server().fill_disk(true),
             Fault::MoveDatabaseClock(seconds) => set_clock(&self.clock_of_the_database, seconds),
             Fault::Restore => self.dump = self.database.dump().await,
@@ -417,6 +506,17 @@ impl World {
             Fault::KillDatabase | Fault::RestartDatabase => self.server().start().await,
             Fault::FreezeDatabase => self.server().sigcont(),
             Fault::ReadOnlyDatabase => self.server().execute("SET GLOBAL read_only = 0").await,
+            // With its connection goes what somebody had locked.
+            Fault::LockTable(_) | Fault::LockAll | Fault::FullPool(_) => self.locking = None,
+            Fault::EndConnectionsAtStart(node) => {
+                let ending = self.ending.take().expect("it has begun");
+                ending.stop().await;
+                assert!(
+                    self.nodes[node].server.is_running(),
+                    "a node does not start:\n{}",
+                    self.nodes[node].server.log()
+                );
+            }
             Fault::FullDatabaseDisk => {
                 self.server().fill_disk(false);
                 // Whoever waits at a binary log looks again after a minute.
@@ -448,6 +548,12 @@ impl World {
             | Fault::HalfCloseLink(_)
             | Fault::CutOffWithLock(_) => {}
         }
+    }
+
+    async fn lock(&mut self, statement: &str) {
+        let mut session = self.database.session().await;
+        session.execute(statement).await;
+        self.locking = Some(session);
     }
 
     /// The replica has what was answered before this, and from now on misses everything, or nothing.

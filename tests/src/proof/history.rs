@@ -105,6 +105,9 @@ pub enum What {
         in_flight: usize,
         /// What was acknowledged may be lost by this one: the log loses its end.
         may_lose: bool,
+        /// Answers may come late: a node, or the way to it, stands still.
+        #[serde(default)]
+        holds_answers_up: bool,
     },
     FaultEnd {
         fault: u64,

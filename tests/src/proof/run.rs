@@ -359,6 +359,8 @@ async fn build(plan: &Plan, history: History, folder: &Path) -> World {
         in_flight: Arc::new(AtomicUsize::new(0)),
         faults: 0,
         dump: Vec::new(),
+        locking: None,
+        ending: None,
         only: plan.only.clone(),
     }
 }
@@ -366,10 +368,12 @@ async fn build(plan: &Plan, history: History, folder: &Path) -> World {
 async fn start(plan: &Plan, database: &Database, link: Option<&Proxy>, clock: &Path) -> Server {
     let url = link.map_or_else(|| database.url(), |link| link.url(database));
     let limit = CONTENT_LIMIT.to_string();
+    let command_timeout = checker::COMMAND_TIMEOUT.as_millis().to_string();
     let clock = moved_by(clock);
     let mut settings = vec![
         ("CHAT_DATABASE_URL", url.as_str()),
         ("CHAT_CONTENT_LIMIT", &limit),
+        ("CHAT_COMMAND_TIMEOUT_MS", &command_timeout),
         ("CHAT_HEARTBEAT_S", "1"),
         ("CHAT_LOG", "warn"),
     ];

@@ -181,8 +181,18 @@ impl Made {
     }
 
     fn check(self) -> Findings {
-        let entries = self.history.into_iter().zip(0..);
-        check(entries.map(|(what, at)| Entry { at, what }), &self.log)
+        self.check_where_one_waits(usize::MAX, Duration::ZERO)
+    }
+
+    /// As if what stands there, and all after it, had come so much later.
+    fn check_where_one_waits(self, there: usize, waits: Duration) -> Findings {
+        let waits = u64::try_from(waits.as_micros()).unwrap();
+        let entries = self.history.into_iter().enumerate();
+        let entries = entries.map(|(n, what)| {
+            let at = n as u64 + if n >= there { waits } else { 0 };
+            Entry { at, what }
+        });
+        check(entries, &self.log)
     }
 
     /// The rules that are broken after a change.
@@ -235,6 +245,7 @@ impl Made {
                 detail: String::new(),
                 in_flight: 1,
                 may_lose,
+                holds_answers_up: false,
             },
         );
         let new = self.log.rows[2].clone();
@@ -302,6 +313,36 @@ fn a_refused_send_that_is_there_is_found() {
         );
     });
     assert_eq!(rules, [Rule::Refused]);
+}
+
+#[test]
+fn an_answer_that_comes_late_is_found_where_nothing_held_it_up() {
+    let late = |waits, holds_answers_up| {
+        let mut made = Made::new();
+        let begin = made.at(|what| matches!(what, What::Begin { operation: 2, .. }));
+        let fault = What::FaultBegin {
+            fault: 0,
+            kind: "a fault".into(),
+            detail: String::new(),
+            in_flight: 1,
+            may_lose: false,
+            holds_answers_up,
+        };
+        made.history.insert(begin + 1, fault);
+        let end = made.at(|what| matches!(what, What::End { operation: 2, .. }));
+        made.history.insert(end, What::FaultEnd { fault: 0 });
+        let found = made.check_where_one_waits(end, waits);
+        let rules: Vec<_> = found.violations.iter().map(|violation| violation.rule).collect();
+        (rules, found.longest_wait.as_secs())
+    };
+    let limit = COMMAND_TIMEOUT + ON_THE_WAY;
+    let second = Duration::from_secs(1);
+    assert_eq!(late(limit - second, false), (vec![], (limit - second).as_secs()));
+    assert_eq!(
+        late(limit + second, false),
+        (vec![Rule::Late], (limit + second).as_secs())
+    );
+    assert_eq!(late(limit + second, true), (vec![], 0));
 }
 
 #[test]
