@@ -104,6 +104,8 @@ export class OutgoingQueue {
   /** Those that are sent, the oldest first. */
   readonly #sent = new Map<string, Entry>();
   readonly #wake = new Pause();
+  /** Until the store is asked once more. */
+  #later: ReturnType<typeof setTimeout> | undefined;
   #order = 0;
   #opened = false;
   #working = false;
@@ -248,6 +250,7 @@ export class OutgoingQueue {
 
   async close(): Promise<void> {
     this.#closed = true;
+    clearTimeout(this.#later);
     this.#wake.end();
     // Nobody who is not known has anything to keep.
     const stored = Promise.all([...this.#entries.values()].map((entry) => entry.stored));
@@ -340,6 +343,17 @@ export class OutgoingQueue {
     if (contentType !== undefined) stored.contentType = contentType;
     if (error) stored.error = { code: error.code, message: error.message, status: error.status };
     entry.unkept = !(await this.#kept(home.store.set(prefix(home) + key, JSON.stringify(stored))));
+    if (entry.unkept) this.#askLater();
+  }
+
+  /** One of those that the store has refused is written once more: while one is offline, nothing else may be for long. */
+  #askLater(): void {
+    if (this.#closed) return;
+    this.#later ??= setTimeout(() => {
+      this.#later = undefined;
+      const entry = [...this.#entries.values()].find((entry) => entry.unkept);
+      if (entry) entry.stored = entry.stored.then(() => this.#write(entry));
+    }, this.#options.timing.store);
   }
 
   async #forget(entry: Entry): Promise<void> {

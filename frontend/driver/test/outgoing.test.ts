@@ -377,6 +377,27 @@ test('the queue survives a reload: what is pending is sent, with its key and its
   await until(() => ![...store.values.keys()].some((key) => key.includes('/outgoing/')), 'nothing is left in the store');
 });
 
+test('what the store has refused is kept as soon as it takes things again, also where nothing else is written', async () => {
+  const server = await scripted();
+  const store = shelf();
+  let refusals = 0;
+  const refusing = {
+    ...store,
+    set: async (key: string, value: string) => {
+      if (key.includes('/outgoing/') && refusals++ < 3) throw new Error('full');
+      await store.set(key, value);
+    },
+  };
+  for (const rung of TRANSPORTS) server.faults.set(rung, 'refused');
+  const { chat } = observe(server, { store: refusing, timing: { store: 50 } });
+  chat.send({ to: 'bob', text: 'one' });
+  chat.send({ to: 'bob', text: 'two' });
+  await until(() => chat.status.store?.code === 'store', 'it is said');
+  await until(() => [...store.values.keys()].filter((key) => key.includes('/outgoing/')).length === 2, 'both are kept');
+  await until(() => chat.status.store === undefined, 'it is said');
+  await chat.close();
+});
+
 test('a message of an earlier life that was recorded is not recorded again', async () => {
   const server = await scripted();
   const store = shelf();
