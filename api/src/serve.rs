@@ -133,6 +133,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let facts = Facts {
         development: development.is_some(),
         content_limit: config.content_limit,
+        user_claim: config.tokens.rules.user_claim.clone(),
     };
     let limits = Limits::new(LimitsOptions {
         connections_per_address: places.of_an_address,

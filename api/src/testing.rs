@@ -78,6 +78,9 @@ impl Default for Setup {
     }
 }
 
+/// One with signs of its own in HTML.
+pub(crate) const USER_CLAIM: &str = "https://e.com/id;>";
+
 /// What no test reaches that is not about them.
 pub(crate) fn limits() -> LimitsOptions {
     LimitsOptions {
@@ -133,6 +136,7 @@ impl Server {
         let facts = Facts {
             development: setup.development,
             content_limit: setup.content_limit,
+            user_claim: USER_CLAIM.into(),
         };
         let app = Arc::new(App {
             log,

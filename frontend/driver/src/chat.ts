@@ -15,7 +15,7 @@ import { Pause, within } from './time.js';
 import { Tokens } from './token.js';
 import { mayPass } from './tries.js';
 import type * as api from './types.js';
-import { readMessage, subjectOf, type Lost, type WireConversations, type WireEvent, type WireHistory } from './wire.js';
+import { readMessage, type Lost, type WireConversations, type WireEvent, type WireHistory } from './wire.js';
 
 const TIMING: api.Timing = {
   ready: 8_000,
@@ -90,8 +90,8 @@ class Connected implements api.Chat {
     const { origin, pathname } = new URL(options.url);
     this.#url = origin + pathname.replace(/\/$/, '');
     this.#seats = new Seats(`chat-system ${this.#url}`);
-    this.#tokens = new Tokens(options.token, 4 * this.#timing.answer);
-    this.userId = options.userId ?? (typeof options.token === 'string' ? subjectOf(options.token) : undefined);
+    this.#tokens = new Tokens(options.token, 4 * this.#timing.answer, options.userClaim);
+    this.userId = options.userId ?? (typeof options.token === 'string' ? this.#tokens.userOf(options.token) : undefined);
     const fetching = options.fetch ?? fetch.bind(globalThis);
     this.#rest = new Rest({ url: this.#url, tokens: this.#tokens, timing: this.#timing, fetch: fetching });
     const passable = () => this.#ladder?.passable ?? false;
@@ -287,7 +287,7 @@ class Connected implements api.Chat {
   }
 
   async #moveIn(): Promise<void> {
-    this.userId ??= subjectOf(await this.#tokens.get());
+    this.userId ??= this.#tokens.userOf(await this.#tokens.get());
     if (this.#closed) throw new ChatError('closed', 'closed');
     if (this.userId === undefined) {
       const detail = 'the token does not say whose it is, and userId is not given';

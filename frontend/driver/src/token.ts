@@ -2,7 +2,7 @@
 import { ChatError } from './errors.js';
 import { within } from './time.js';
 import type { Token } from './types.js';
-import { subjectOf } from './wire.js';
+import { userOf } from './wire.js';
 
 export class Tokens {
   #source: Token;
@@ -14,6 +14,7 @@ export class Tokens {
   constructor(
     source: Token,
     private readonly limit: number,
+    private readonly userClaim?: string,
   ) {
     this.#source = source;
   }
@@ -22,6 +23,11 @@ export class Tokens {
   replace(source: Token): void {
     this.#source = source;
     this.#current = this.#fetching = undefined;
+  }
+
+  /** Whose a token says it is. */
+  userOf(token: string): string | undefined {
+    return userOf(token, this.userClaim);
   }
 
   get renewable(): boolean {
@@ -55,7 +61,7 @@ export class Tokens {
         // What never answers is asked again by whoever needs it then.
         const late = () => new ChatError('token_unavailable', 'no token came in time');
         const token = typeof source === 'function' ? await within(this.limit, (async () => source())(), late) : source;
-        const user = subjectOf(token);
+        const user = this.userOf(token);
         if (this.#user !== undefined && user !== undefined && user !== this.#user) {
           throw ChatError.of({ code: 'token_user_mismatch', status: 403, title: "The token is another user's" });
         }

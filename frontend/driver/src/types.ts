@@ -38,6 +38,8 @@ export interface ConnectOptions {
   receipts?: Partial<ReceiptSettings>;
   /** Whose token it is, where the token is no JWT that can be read, or cannot be had offline. */
   userId?: string;
+  /** The claim of the token that has the user's id, where the server looks for another one than `sub` (`CHAT_JWT_USER_CLAIM`). */
+  userClaim?: string;
   /** The rungs of the ladder, from the top. All four by default. */
   transports?: readonly Transport[];
   /** Milliseconds; for slow networks, and for tests. */

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 import { ChatError } from '../src/errors.js';
 import { connect } from '../src/index.js';
 import { backoff, Pause, pauseAfter, told } from '../src/time.js';
-import { fromBase64, refusal, subjectOf, toBase64 } from '../src/wire.js';
+import { fromBase64, refusal, userOf, toBase64 } from '../src/wire.js';
 import { atEnd, Observed, QUICK } from './support/observed.js';
 import { tokenOf } from './support/scripted.js';
 
@@ -61,10 +61,12 @@ test('bytes survive base64, however many', () => {
 
 test('the user of a token is read, and what is no token is nobody', () => {
   const claims = Buffer.from(JSON.stringify({ sub: 'zoë~?>', exp: 1 })).toString('base64url');
-  expect(subjectOf(`e30.${claims}.x`)).toBe('zoë~?>');
+  expect(userOf(`e30.${claims}.x`)).toBe('zoë~?>');
   for (const token of ['', 'opaque', 'a.b.c', `x.${Buffer.from('[1]').toString('base64url')}.x`, 'x.bnVsbA.x']) {
-    expect(subjectOf(token)).toBeUndefined();
+    expect(userOf(token)).toBeUndefined();
   }
+  const own = `x.${Buffer.from(JSON.stringify({ sub: 'auth0|1', 'https://e.com/id': 'alice', number: 17 })).toString('base64url')}.x`;
+  expect(['sub', 'https://e.com/id', 'number', 'none'].map((claim) => userOf(own, claim))).toEqual(['auth0|1', 'alice', '17', undefined]);
 });
 
 test('what is refused has the code of the server, and what a proxy says is told apart', () => {

@@ -6,17 +6,20 @@ export interface Facts {
   development: boolean;
   /** The most bytes that a message may have. */
   contentLimit: number;
+  /** The claim of a token that has the user's id. */
+  userClaim: string;
 }
 
 const DEFAULT_CONTENT_LIMIT = 256 << 10;
 
-/** Reads `sign-in=development; content-limit=262144`. Without it (Vite's own server) both are guessed. */
+/** Reads `sign-in=development; content-limit=262144; user-claim=sub`. Without it (Vite's own server) all are guessed. */
 export function readFacts(told: string): Facts {
   const facts = new Map(told.split(';').map((fact) => fact.trim().split('=') as [string, string]));
   const limit = Number(facts.get('content-limit'));
   return {
     development: (facts.get('sign-in') ?? 'development') === 'development',
     contentLimit: limit > 0 ? limit : DEFAULT_CONTENT_LIMIT,
+    userClaim: decodeURIComponent(facts.get('user-claim') ?? 'sub'),
   };
 }
 

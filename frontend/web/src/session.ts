@@ -3,7 +3,7 @@
  * person on the same machine does not find it.
  */
 import { signal } from '@preact/signals';
-import { developmentToken } from './server';
+import { developmentToken, facts } from './server';
 
 interface Kept {
   userId: string;
@@ -41,12 +41,13 @@ export function endSession(): void {
 }
 
 /** Whose a token says it is. */
-export function userOf(token: string): string | null {
+export function userOf(token: string, claim = facts.userClaim): string | null {
   try {
     const payload = token.split('.')[1] ?? '';
     const bytes = Uint8Array.from(atob(payload.replace(/-/g, '+').replace(/_/g, '/')), (char) => char.charCodeAt(0));
-    const { sub } = JSON.parse(new TextDecoder().decode(bytes)) as { sub?: unknown };
-    return typeof sub === 'string' && isUserId(sub) ? sub : null;
+    const told = (JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>)[claim];
+    const user = claim !== 'sub' && Number.isSafeInteger(told) ? String(told) : told;
+    return typeof user === 'string' && isUserId(user) ? user : null;
   } catch {
     return null;
   }

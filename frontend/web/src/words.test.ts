@@ -58,9 +58,13 @@ test('the connection is told in words', () => {
 });
 
 test('what the server tells of itself', () => {
-  expect(readFacts('sign-in=development; content-limit=100')).toEqual({ development: true, contentLimit: 100 });
-  expect(readFacts('sign-in=token; content-limit=262144')).toEqual({ development: false, contentLimit: 262_144 });
-  expect(readFacts('')).toEqual({ development: true, contentLimit: 262_144 });
+  expect(readFacts('sign-in=development; content-limit=100')).toEqual({ development: true, contentLimit: 100, userClaim: 'sub' });
+  expect(readFacts('sign-in=token; content-limit=262144; user-claim=https%3A%2F%2Fe.com%2Fid%3B1')).toEqual({
+    development: false,
+    contentLimit: 262_144,
+    userClaim: 'https://e.com/id;1',
+  });
+  expect(readFacts('')).toEqual({ development: true, contentLimit: 262_144, userClaim: 'sub' });
 });
 
 test('user ids follow the grammar', () => {
@@ -75,4 +79,6 @@ test('a token is read, not believed', () => {
   for (const bad of ['', 'a.b.c', token(null), token({ sub: 'a b', exp: 5 }), token({}), token({ sub: 1, exp: 5 })]) {
     expect(userOf(bad)).toBeNull();
   }
+  const both = token({ sub: 'auth0|0123456789', 'https://e.com/id': 'alice', number: 17 });
+  expect([userOf(both), userOf(both, 'https://e.com/id'), userOf(both, 'number')]).toEqual([null, 'alice', '17']);
 });

@@ -36,10 +36,11 @@ pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self
     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// What the server tells the page.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Facts {
     pub development: bool,
     pub content_limit: usize,
+    pub user_claim: String,
 }
 
 pub struct ChatPage {
@@ -71,9 +72,11 @@ impl ChatPage {
         };
         let index = str::from_utf8(find(INDEX)?).ok()?;
         let told = format!(
-            r#"<meta name="chat-server" content="sign-in={}; content-limit={}">"#,
+            r#"<meta name="chat-server" content="sign-in={}; content-limit={}; user-claim={}">"#,
             if facts.development { "development" } else { "token" },
             facts.content_limit,
+            // No sign of HTML or of this list is left of it.
+            form_urlencoded::byte_serialize(facts.user_claim.as_bytes()).collect::<String>(),
         );
         let index = File {
             content_type: "text/html; charset=utf-8",

@@ -18,7 +18,7 @@ import {
 } from 'chat-system-client';
 import { forgetDrafts, hasDrafts } from '../drafts';
 import { keepReceipts, keptReceipts } from '../receipts';
-import { serverUrl } from '../server';
+import { facts, serverUrl } from '../server';
 import type { Session } from '../session';
 import { inWords } from '../words';
 import { nameOf, typeOf } from './content';
@@ -69,6 +69,7 @@ export class Model {
       url: serverUrl(),
       token: () => session.tokens(),
       userId: session.userId,
+      userClaim: facts.userClaim,
       store: 'indexeddb',
       load: true,
       autoReceived: true,

@@ -60,10 +60,16 @@ async fn the_page_is_at_the_top_and_may_run_nothing_but_its_own_scripts() {
 }
 
 #[tokio::test]
-async fn the_page_is_told_whether_there_are_development_tokens_and_how_large_a_message_may_be() {
+async fn the_page_is_told_how_one_signs_in_how_large_a_message_may_be_and_which_claim_is_the_user() {
     for (development, told) in [
-        (false, "sign-in=token; content-limit=100"),
-        (true, "sign-in=development; content-limit=100"),
+        (
+            false,
+            "sign-in=token; content-limit=100; user-claim=https%3A%2F%2Fe.com%2Fid%3B%3E",
+        ),
+        (
+            true,
+            "sign-in=development; content-limit=100; user-claim=https%3A%2F%2Fe.com%2Fid%3B%3E",
+        ),
     ] {
         let server = Server::with(Setup {
             page: PAGE,
@@ -173,12 +179,13 @@ async fn only_what_the_build_made_is_there() {
 
 #[test]
 fn without_an_index_there_is_no_page() {
-    let facts = Facts {
+    let facts = || Facts {
         development: false,
         content_limit: 1,
+        user_claim: "sub".into(),
     };
-    assert!(ChatPage::new(&[("assets/a.js", b"")], facts).is_none());
+    assert!(ChatPage::new(&[("assets/a.js", b"")], facts()).is_none());
     // Whether this very build has one or not, its table can be read.
     let has_index = EMBEDDED.iter().any(|(name, _)| *name == "index.html");
-    assert_eq!(ChatPage::new(EMBEDDED, facts).is_some(), has_index);
+    assert_eq!(ChatPage::new(EMBEDDED, facts()).is_some(), has_index);
 }
