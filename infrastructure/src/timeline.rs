@@ -18,7 +18,7 @@ use chat_domain::{
     ports::{Head, PageLimit, StoreError, Timeline},
     views::{ConversationPage, ConversationView, Message, MessagePage, MessageRange, Order, ParticipantView},
 };
-use sea_orm::{DbErr, EntityTrait, FromQueryResult, QueryResult, QueryTrait, Value};
+use sea_orm::{DbErr, FromQueryResult, QueryResult, Value};
 
 use crate::{
     database::Database,
@@ -294,17 +294,17 @@ impl SqlTimeline {
     }
 
     async fn read_message(&self, user: &UserId, id: Position) -> Result<Option<Message>, DbErr> {
-        let select = messages::Entity::find_by_id(id).build(self.database.flavor.backend());
+        // Who may not see a message is told by the same statement as who asks for one that is not there, so that the time
+        // it takes does not tell which it is.
+        let select = "SELECT m.* FROM messages m JOIN participants p ON p.conversation_id = m.conversation_id \
+             WHERE m._id = ? AND p.user_id = ? AND p.from_position <= m._id \
+             AND (p.to_position IS NULL OR m._id <= p.to_position)";
+        let values = [id.into(), user.as_str().into()];
+        let select = self.database.statement(select, values);
         let Some(row) = self.database.query_one(select).await? else {
             return Ok(None);
         };
         let mut row = messages::Model::from_query_result(&row, "")?;
-        let mine = self
-            .conversation_of(user, ("id", row.conversation_id.into()))
-            .await?;
-        if !mine.is_some_and(|(_, participant)| participant.may_see(id)) {
-            return Ok(None);
-        }
         let bytes = row.data.take().map(Bytes::from);
         message(row, bytes).map(Some)
     }
