@@ -4,8 +4,8 @@
 //! server and compares the answers.
 
 use crate::wire::{
-    Closing, Conversation, Conversations, Event, EventPage, Expiring, Heartbeat, History, Message, NewData,
-    NewText, Participant, Ready, Receipt, Reset, UpTo, event_of_example,
+    Closing, Conversation, Conversations, Event, EventPage, Expiring, FEATURES, Heartbeat, History, Message,
+    NewData, NewText, Participant, Ready, Receipt, Reset, UpTo, event_of_example,
 };
 
 const CURSOR: &str = "k7f3q2:5230";
@@ -106,6 +106,7 @@ pub(crate) fn event_page() -> EventPage<'static> {
         cursor: CURSOR.into(),
         head: 5230,
         more: false,
+        features: FEATURES,
     }
 }
 
@@ -115,6 +116,7 @@ pub(crate) fn ready() -> Ready<'static> {
         head: 5230,
         user_id: "alice",
         heartbeat_s: 15,
+        features: FEATURES,
     }
 }
 

@@ -43,7 +43,7 @@ pub use self::{
     beginnings::Beginning,
     budgets::{FREE, Holder, Room, Way},
     connections::Connection,
-    head::{HEAD_LIMIT, bound_head},
+    head::{HEAD_LIMIT, bound_head, require_host},
     reads::{Reading, WAITING_PER_ADDRESS, WAITING_PER_USER},
 };
 use self::{beginnings::Beginnings, budgets::Budget, connections::Connections, rates::Rate, reads::Reads};
@@ -184,6 +184,11 @@ impl Limits {
     /// Takes a place for a stream, a long poll or a socket, before it is known whose it is.
     pub fn connect(&self, door: Door, address: IpAddr) -> Result<Connection, Problem> {
         self.0.connections.connect(door, self.counted(address))
+    }
+
+    /// Where a user has no place left for one more connection, this is asked to give one back. Whoever says so first is.
+    pub fn make_room_by(&self, make_room: impl Fn(&UserId) + Send + Sync + 'static) {
+        self.0.connections.make_room_by(make_room);
     }
 
     /// As [`connect`](Self::connect), where it is known from the beginning whose it is.

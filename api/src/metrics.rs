@@ -315,10 +315,11 @@ pub enum Cut {
     Flooded,
     MadeRoom,
     Overloaded,
+    Abandoned,
 }
 
 impl Cut {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Stalled,
         Self::Silent,
         Self::PingTimeout,
@@ -326,6 +327,7 @@ impl Cut {
         Self::Flooded,
         Self::MadeRoom,
         Self::Overloaded,
+        Self::Abandoned,
     ];
 
     fn as_str(self) -> &'static str {
@@ -337,6 +339,7 @@ impl Cut {
             Self::Flooded => "flooded",
             Self::MadeRoom => "made_room",
             Self::Overloaded => "overloaded",
+            Self::Abandoned => "abandoned",
         }
     }
 }

@@ -135,6 +135,9 @@ pub(crate) fn flatten(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
                     inline => inline,
                 };
                 if let Some(RefOr::T(Schema::Object(part))) = item {
+                    if part.additional_properties.is_some() {
+                        object.additional_properties = part.additional_properties.clone();
+                    }
                     object.required.extend(part.required.iter().cloned());
                     let properties = part.properties.iter();
                     object
@@ -156,12 +159,13 @@ pub(crate) fn flatten(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
     }
 }
 
-/// The codes with which an operation may be refused. Any route may also answer `internal` and `headers_too_large`, and
-/// all but those that say how the server is `too_many_connections`.
+/// The codes with which an operation may be refused. Any route may also answer `internal`, `request_invalid` and
+/// `headers_too_large`, and all but those that say how the server is `too_many_connections`.
 pub fn refusals(operation_id: &str) -> Vec<Code> {
     use Code::*;
     const TOKEN: &[Code] = &[TokenMissing, TokenInvalid, TokenExpired, NotReady, ScopeMissing];
     const BODY: &[Code] = &[
+        ParameterInvalid,
         JsonInvalid,
         BodyInvalid,
         BodyIncomplete,
@@ -205,7 +209,7 @@ pub fn refusals(operation_id: &str) -> Vec<Code> {
     };
     lists
         .iter()
-        .chain([&full, &[HeadersTooLarge, Internal].as_slice()])
+        .chain([&full, &[RequestInvalid, HeadersTooLarge, Internal].as_slice()])
         .flat_map(|list| list.iter().copied())
         .collect()
 }

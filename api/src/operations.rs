@@ -211,6 +211,7 @@ fn fitting<T>(all: &[T], length: impl Fn(&T) -> usize) -> (usize, usize) {
 
 /// Which messages of a conversation.
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListMessages {
     /// The other one: a user id.
@@ -329,6 +330,7 @@ fn links(with: &UserId, range: &MessageRange, page: &MessagePage) -> (Option<Str
 
 /// Which of one's conversations.
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListConversations {
     /// Only conversations whose last message has a smaller `_id`.

@@ -33,7 +33,9 @@ use crate::wire::terms;
 pub(crate) use self::refusals::has_own_line;
 pub use self::{
     code::Code,
-    extract::{Json, Path, Query, parse_json, read_body},
+    extract::{
+        Json, NoParameters, Path, Query, parse_json, read_body, refuse_encoding, refuse_misspelt_headers,
+    },
     finish::{RequestId, finish, panicked},
 };
 
@@ -133,18 +135,27 @@ impl Problem {
     pub fn at(self, pointer: impl Into<String>, detail: impl fmt::Display) -> Self {
         self.field(
             FieldError {
-                pointer: Some(pointer.into()),
+                pointer: Some(short(pointer.into())),
                 ..FieldError::default()
             },
             detail,
         )
     }
 
+    /// Of a part of the body that was read alone: where that part is.
+    #[must_use]
+    pub fn within(mut self, parent: &str) -> Self {
+        for pointer in self.errors.iter_mut().filter_map(|error| error.pointer.as_mut()) {
+            pointer.insert_str(0, parent);
+        }
+        self
+    }
+
     #[must_use]
     pub fn at_parameter(self, name: impl Into<String>, detail: impl fmt::Display) -> Self {
         self.field(
             FieldError {
-                parameter: Some(name.into()),
+                parameter: Some(short(name.into())),
                 ..FieldError::default()
             },
             detail,
@@ -155,7 +166,7 @@ impl Problem {
     pub fn at_header(self, name: impl Into<String>, detail: impl fmt::Display) -> Self {
         self.field(
             FieldError {
-                header: Some(name.into()),
+                header: Some(short(name.into())),
                 ..FieldError::default()
             },
             detail,

@@ -1,10 +1,10 @@
 //! All routes, in one table, and what stands around each of them.
 //!
 //! From outside in: [`limits::find_client`] says for whom the request is; [`problem::finish`] gives it its id and
-//! writes every refusal's body; a panic becomes a problem; a head that is too large goes no further. Nothing compresses,
-//! because that buffers streams, and nothing times a request out from outside, because that would cut streams and leave
-//! commands with an unknown outcome: what waits has its own limit. Bodies are bounded where they are read
-//! ([`problem::read_body`]).
+//! writes every refusal's body; a panic becomes a problem; a head that is too large, or that does not name one host, goes
+//! no further. Nothing compresses, because that buffers streams, and nothing times a request out from outside, because
+//! that would cut streams and leave commands with an unknown outcome: what waits has its own limit. Bodies are bounded
+//! where they are read ([`problem::read_body`]).
 
 use axum::{
     Router,
@@ -64,33 +64,36 @@ fn page_table() -> Router<AppState> {
 
 pub fn router(app: AppState) -> Router {
     let (mut routes, _) = table().split_for_parts();
+    routes = routes.route_layer(middleware::from_fn(problem::refuse_misspelt_headers));
     if app.development.is_some() {
         routes = routes.merge(Router::from(development_table()));
     }
-    routes
+    let routes = routes
         .merge(page_table())
         .merge(socket::router(&app))
-        .fallback(|| async { Problem::new(Code::RouteNotFound) })
-        .layer(middleware::from_fn(limits::bound_head))
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(middleware::from_fn(problem::finish))
-        .layer(middleware::from_fn_with_state(app.clone(), limits::find_client))
-        .with_state(app)
+        .fallback(|| async { Problem::new(Code::RouteNotFound) });
+    surround(routes, &app).with_state(app)
 }
 
 /// What a connection gets for which there is no place: the refusal, in the form of its door, and its end. Whoever only
 /// asks how the server is is told all the same, or a crowd at the door would have it restarted.
 pub fn full(app: AppState) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/healthz", get(health::check_health))
         .route("/readyz", get(health::check_readiness))
-        .fallback(refuse_connection)
+        .fallback(refuse_connection);
+    surround(routes, &app)
+        .layer(middleware::from_fn(end_connection))
+        .with_state(app)
+}
+
+fn surround(routes: Router<AppState>, app: &AppState) -> Router<AppState> {
+    routes
         .layer(middleware::from_fn(limits::bound_head))
+        .layer(middleware::from_fn(limits::require_host))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(problem::finish))
         .layer(middleware::from_fn_with_state(app.clone(), limits::find_client))
-        .layer(middleware::from_fn(end_connection))
-        .with_state(app)
 }
 
 async fn refuse_connection(request: Request) -> Response {

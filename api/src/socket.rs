@@ -12,8 +12,9 @@
 //! client in the chain of cursors, and fetched again with `resume`.
 //!
 //! In reading order: `packet` is what goes over the wire, `queue` what a client has asked for, `sender` what goes
-//! out, `flow` how much of both is counted, `commands` what can be asked, `session` the one task of each socket,
-//! `upgrade` the beginning of a websocket and the step to one.
+//! out, `payload` how much of it one poll takes, `flow` how much of both is counted, `sessions` which are there,
+//! `commands` what can be asked, `session` the one task of each socket, `upgrade` the beginning of a websocket and the
+//! step to one.
 //!
 //! A client that stops reading is ended by whichever finds it first: the transport's ping, which gets no answer, or
 //! the connection's write, which stands still (see [`crate::server`]).
@@ -21,25 +22,25 @@
 mod packet;
 mod queue;
 mod sender;
+mod payload;
 mod flow;
+mod sessions;
 mod commands;
 mod session;
 mod upgrade;
 
 use std::{
-    collections::HashMap,
-    fmt,
+    fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use axum::{
     Extension, Router,
-    body::Body,
     extract::{Request, State},
-    http::Method,
+    http::{Method, StatusCode},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use chat_domain::{cursor::After, ids::UserId};
@@ -47,7 +48,8 @@ use engineioxide::{
     DisconnectReason, Socket, Str, config::EngineIoConfig, handler::EngineIoHandler, service::EngineIoService,
 };
 use futures_util::FutureExt;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
@@ -55,14 +57,16 @@ pub use self::commands::{Authenticate, Authenticated, ReceiptForm, Resume, SendF
 use self::{
     flow::{Flow, LONGEST_CONNECT, NoRoom},
     packet::{Decoder, Event, Malformed, Outgoing, Packet, Received},
+    payload::KeptBack,
     queue::{Flooded, Queue},
-    sender::{BUFFER, Sender},
+    sender::{BUFFER, Sender, Sizes},
+    sessions::{Polls, Sessions},
 };
 use crate::{
     auth::Caller,
     limits::{self, ClientAddress, Way},
     metrics::{self, Cut},
-    problem::{Code, Problem, ProblemBody, has_own_line, read_body},
+    problem::{Code, Problem, ProblemBody, has_own_line, parse_json, read_body, refuse_encoding},
     state::AppState,
     wire::{NewMessage, terms},
 };
@@ -106,67 +110,114 @@ pub fn router(app: &AppState) -> Router<AppState> {
         .ws_max_message_size(most)
         .ws_max_frame_size(most)
         .build();
-    let sockets = Arc::new(Sockets {
-        app: app.clone(),
-        sessions: Mutex::default(),
+    let sessions: Arc<Sessions> = Arc::default();
+    app.limits.make_room_by({
+        let sessions = Arc::downgrade(&sessions);
+        move |user| {
+            if let Some(sessions) = sessions.upgrade() {
+                sessions.end_abandoned(user);
+            }
+        }
     });
-    let service = EngineIoService::with_config(sockets.clone(), config);
+    let app = app.clone();
+    let sockets = Sockets { app, sessions };
+    let service = EngineIoService::with_config(Arc::new(sockets.clone()), config);
     Router::new()
         .route_service("/socket.io", service.clone())
         .route_service("/socket.io/", service.clone())
         .layer(middleware::from_fn_with_state((sockets, service), admit))
 }
 
-/// Refuses a new session for the time being, in the one form from which every client comes back by itself; what is
-/// refused for good is refused once the client has said who it is. And reads what is posted to a session, within the
-/// limits of all bodies: the transport would wait for it for ever. What is posted to none the transport refuses by its
-/// head, so it is not read.
+/// What engine.io says of a request that it refuses.
+fn refuse(code: u8, message: &'static str) -> Response {
+    #[derive(Serialize)]
+    struct Refused {
+        code: u8,
+        message: &'static str,
+    }
+    metrics::rejected(Code::RequestInvalid, limits::Door::SocketIo);
+    (StatusCode::BAD_REQUEST, axum::Json(Refused { code, message })).into_response()
+}
+
+/// Refuses what is no request of engine.io by its head, so that the transport sees only what is counted and nothing is
+/// read of a body that nobody wants. Refuses a new session for the time being, in the one form from which every client
+/// comes back by itself; what is refused for good is refused once the client has said who it is. And reads what is posted
+/// to a session, within the limits of all bodies: the transport would wait for it for ever.
 async fn admit(
-    State((sockets, engine)): State<(Arc<Sockets>, EngineIoService<Sockets>)>,
+    State((Sockets { app, sessions }, engine)): State<(Sockets, EngineIoService<Sockets>)>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let app = &sockets.app;
-    let mut parameters = request.uri().query().unwrap_or_default().split('&');
-    let sid = parameters.find_map(|parameter| parameter.strip_prefix("sid="));
-    let (goes_on, flow) = (sid.is_some(), sid.and_then(|sid| sockets.flow(sid)));
-    if request.method() == Method::POST {
-        let (parts, body) = request.into_parts();
-        let Some(flow) = flow else {
-            return Ok(next.run(Request::from_parts(parts, Body::empty())).await);
-        };
-        let holder = flow.holder();
-        let most = match holder.user {
-            Some(_) => NewMessage::body_limit(app.content_limit),
-            None => LONGEST_CONNECT,
-        };
-        let mut room = app.limits.room(Way::In, &holder);
-        let body = read_body(body, most, &mut room).await?;
-        return Ok(next.run(Request::from_parts(parts, body.into())).await);
+    let query = request.uri().query().unwrap_or_default();
+    let parameter = |name: &str| {
+        query
+            .split('&')
+            .find_map(|parameter| parameter.strip_prefix(name))
+    };
+    if parameter("EIO=") != Some("4") {
+        return Ok(refuse(5, "Unsupported protocol version"));
     }
-    if goes_on {
-        let Some(flow) = flow else {
-            return Ok(next.run(request).await);
-        };
-        if let Some(accepted) = upgrade::step_up(&engine, &mut request, &flow) {
-            return Ok(accepted);
+    let websocket = match parameter("transport=") {
+        Some("polling") => false,
+        Some("websocket") => true,
+        _ => return Ok(refuse(0, "Transport unknown")),
+    };
+    let session = match parameter("sid=") {
+        None => None,
+        Some(sid) => match sid.parse().ok().and_then(|sid| sessions.get(sid)) {
+            Some(session) => Some(session),
+            None => return Ok(refuse(1, "Session ID unknown")),
+        },
+    };
+    let Some(session) = session else {
+        if request.method() != Method::GET {
+            return Ok(refuse(2, "Bad handshake method"));
         }
-        return Ok(flow.count_answer(next.run(request).await).await);
+        let handshake = upgrade::handshake(&request);
+        if websocket && handshake.is_none() {
+            return Ok(refuse(3, "Bad request"));
+        }
+        if let Some(code) = app.hub.refuses() {
+            return Err(Problem::new(code));
+        }
+        let place = app.limits.connect(limits::Door::SocketIo, address)?;
+        let flow = Flow::new(&app.limits, app.limits.holder(address, None));
+        let extensions = request.extensions_mut();
+        extensions.insert(Place(Arc::new(Mutex::new(place))));
+        extensions.insert(flow.clone());
+        return Ok(match handshake.filter(|_| websocket) {
+            Some(handshake) => upgrade::begin(engine, request, handshake, flow),
+            None => next.run(request).await,
+        });
+    };
+    let (transport, flow) = session;
+    if websocket {
+        let handshake = upgrade::handshake(&request);
+        let accepted =
+            handshake.and_then(|handshake| upgrade::step_up(engine, request, handshake, transport, flow));
+        return Ok(accepted.unwrap_or_else(|| refuse(3, "Bad request")));
     }
-    if let Some(code) = app.hub.refuses() {
-        return Err(Problem::new(code));
+    match *request.method() {
+        Method::GET => {
+            let _poll = transport.data.polls.begin();
+            let answer = payload::bound(&transport.data.payload, next.run(request)).await;
+            Ok(flow.count_answer(answer).await)
+        }
+        Method::POST => {
+            refuse_encoding(request.headers())?;
+            let (parts, body) = request.into_parts();
+            let holder = flow.holder();
+            let most = match holder.user {
+                Some(_) => NewMessage::body_limit(app.content_limit),
+                None => LONGEST_CONNECT,
+            };
+            let mut room = app.limits.room(Way::In, &holder);
+            let body = read_body(body, most, &mut room).await?;
+            Ok(next.run(Request::from_parts(parts, body.into())).await)
+        }
+        _ => Ok(refuse(3, "Bad request")),
     }
-    let place = app.limits.connect(limits::Door::SocketIo, address)?;
-    request
-        .extensions_mut()
-        .insert(Place(Arc::new(Mutex::new(place))));
-    let flow = Flow::new(&app.limits, app.limits.holder(address, None));
-    request.extensions_mut().insert(flow.clone());
-    Ok(match upgrade::begin(&engine, &mut request, &flow) {
-        Some(accepted) => accepted,
-        None => next.run(request).await,
-    })
 }
 
 /// The connection's place within the limits. It lies in the request that began the session, which the transport keeps
@@ -180,7 +231,19 @@ impl Place {
         let Some(Self(place)) = transport.req_parts.extensions.get::<Self>() else {
             return Err(Problem::new(Code::Internal));
         };
-        place.lock().unwrap_or_else(PoisonError::into_inner).of_user(user)
+        place
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .of_user(user)?;
+        transport.data.lock().user = Some(user.clone());
+        Ok(())
+    }
+
+    fn of_nobody(transport: &Transport) {
+        if let Some(Self(place)) = transport.req_parts.extensions.get::<Self>() {
+            place.lock().unwrap_or_else(PoisonError::into_inner).of_nobody();
+        }
+        transport.data.lock().user = None;
     }
 }
 
@@ -188,15 +251,43 @@ impl Place {
 #[derive(Default)]
 pub(crate) struct Connection {
     state: Mutex<Connecting>,
-    queue: Queue,
+    polls: Polls,
+    payload: KeptBack,
+    /// Of the packets that were sent last.
+    sizes: Sizes,
+    /// Held by the websocket that a session by polling steps up to.
+    websocket: Arc<tokio::sync::Mutex<()>>,
+    /// Held by the session that is connected: the next one begins when it has ended.
+    turn: tokio::sync::Mutex<()>,
     /// The transport is gone.
     ended: CancellationToken,
 }
 
-#[derive(Default)]
 struct Connecting {
     decoder: Decoder,
     phase: Phase,
+    user: Option<UserId>,
+    /// Since when nobody is connected.
+    nobody_since: Instant,
+    /// There is a task that ends the transport if that goes on.
+    watched: bool,
+    /// Of the session that is connected.
+    queue: Arc<Queue>,
+    left: CancellationToken,
+}
+
+impl Default for Connecting {
+    fn default() -> Self {
+        Self {
+            decoder: Decoder::default(),
+            phase: Phase::default(),
+            user: None,
+            nobody_since: Instant::now(),
+            watched: false,
+            queue: Arc::default(),
+            left: CancellationToken::new(),
+        }
+    }
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -213,13 +304,47 @@ impl Connection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_phase(&self, phase: Phase) {
-        self.lock().phase = phase;
+    /// Begins a session: where its commands wait, and what says that it is over.
+    fn begin(&self) -> (Arc<Queue>, CancellationToken) {
+        let mut state = self.lock();
+        state.phase = Phase::Connected;
+        state.queue = Arc::default();
+        state.left = self.ended.child_token();
+        (state.queue.clone(), state.left.clone())
     }
+}
+
+/// Ends a transport over which nobody is connected for too long.
+fn watch(transport: Arc<Transport>) {
+    if mem::replace(&mut transport.data.lock().watched, true) {
+        return;
+    }
+    tokio::spawn(async move {
+        loop {
+            let until = {
+                let mut state = transport.data.lock();
+                if state.phase == Phase::Connected {
+                    state.watched = false;
+                    return;
+                }
+                state.nobody_since + CONNECT_LIMIT
+            };
+            if Instant::now() >= until {
+                metrics::cut(Cut::Silent);
+                transport.close(DisconnectReason::TransportClose);
+                return;
+            }
+            tokio::select! {
+                () = transport.data.ended.cancelled() => return,
+                () = sleep_until(until) => {}
+            }
+        }
+    });
 }
 
 /// What a client says of itself when it connects.
 #[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Connect {
     /// A JWT.
     #[schema(example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2ln")]
@@ -247,10 +372,10 @@ pub struct ConnectError<'a> {
     data: Option<&'a ProblemBody>,
 }
 
+#[derive(Clone)]
 struct Sockets {
     app: AppState,
-    /// By the name that the transport gives a session.
-    sessions: Mutex<HashMap<String, Flow>>,
+    sessions: Arc<Sessions>,
 }
 
 impl fmt::Debug for Sockets {
@@ -263,24 +388,16 @@ impl EngineIoHandler for Sockets {
     type Data = Connection;
 
     fn on_connect(self: Arc<Self>, transport: Arc<Transport>) {
-        if let Some(flow) = Flow::of(&transport) {
-            self.sessions().insert(transport.id.to_string(), flow.clone());
-        }
-        tokio::spawn(async move {
-            let silent = tokio::time::timeout(CONNECT_LIMIT, transport.data.ended.cancelled()).await;
-            if silent.is_err() && transport.data.lock().phase != Phase::Connected {
-                metrics::cut(Cut::Silent);
-                transport.close(DisconnectReason::TransportClose);
-            }
-        });
+        self.sessions.put(transport.clone());
+        watch(transport);
     }
 
     fn on_disconnect(&self, transport: Arc<Transport>, reason: DisconnectReason) {
         if reason == DisconnectReason::HeartbeatTimeout {
             metrics::cut(Cut::PingTimeout);
         }
+        self.sessions.remove(transport.id);
         transport.data.ended.cancel();
-        self.sessions().remove(&transport.id.to_string());
     }
 
     fn on_message(self: &Arc<Self>, text: Str, transport: Arc<Transport>) {
@@ -296,14 +413,6 @@ impl EngineIoHandler for Sockets {
 }
 
 impl Sockets {
-    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Flow>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn flow(&self, sid: &str) -> Option<Flow> {
-        self.sessions().get(sid).cloned()
-    }
-
     fn received(&self, received: Result<Option<Received>, Malformed>, transport: &Arc<Transport>) {
         match received {
             Ok(None) => {}
@@ -325,7 +434,7 @@ impl Sockets {
             }
             _ if !namespace.is_empty() => {}
             Packet::Connect { auth } => self.connect(&auth, transport),
-            Packet::Disconnect => transport.close(DisconnectReason::TransportClose),
+            Packet::Disconnect => leave(transport),
             Packet::Event(event) => enqueue(event, transport),
             Packet::Ack => {}
         }
@@ -352,15 +461,35 @@ impl Sockets {
     }
 }
 
+/// Leaves the namespace; the transport stays, and may connect again. What is no session cannot be left.
+fn leave(transport: &Arc<Transport>) {
+    let queue = {
+        let mut state = transport.data.lock();
+        if state.phase != Phase::Connected {
+            drop(state);
+            return transport.close(DisconnectReason::TransportClose);
+        }
+        state.phase = Phase::Nobody;
+        state.nobody_since = Instant::now();
+        state.left.cancel();
+        mem::take(&mut state.queue)
+    };
+    if let Some(flow) = Flow::of(transport) {
+        flow.taken(queue.clear());
+    }
+    watch(transport.clone());
+}
+
 fn begin(app: AppState, admitted: Result<(Caller, After), Problem>, transport: Arc<Transport>) {
     match admitted {
         Ok((caller, after)) => {
-            if let Some(flow) = Flow::of(&transport) {
-                flow.of_user(&caller.user_id);
+            if Flow::of(&transport).is_none_or(|flow| flow.of_user(&caller.user_id) == Err(NoRoom)) {
+                metrics::cut(Cut::Overloaded);
+                return transport.close(DisconnectReason::TransportError);
             }
-            transport.data.set_phase(Phase::Connected);
+            let begun = transport.data.begin();
             let sender = Sender::new(transport, app.stall);
-            let session = session::run(app, sender, caller, after);
+            let session = session::run(app, sender, caller, after, begun);
             tokio::spawn(session);
         }
         Err(problem) => {
@@ -371,7 +500,7 @@ fn begin(app: AppState, admitted: Result<(Caller, After), Problem>, transport: A
                 tokio::spawn(async move { session::refuse(&app, sender, &problem).await });
                 return;
             }
-            transport.data.set_phase(Phase::Nobody);
+            transport.data.lock().phase = Phase::Nobody;
             let (code, body) = (problem.code.as_str(), problem.body(None));
             reply(&transport, Outgoing::connect_error("", code, Some(&body)));
         }
@@ -411,21 +540,23 @@ fn reply(transport: &Arc<Transport>, packet: Outgoing) {
 }
 
 fn enqueue(event: Event, transport: &Arc<Transport>) {
-    // A command before there is a user is nobody's.
-    if transport.data.lock().phase != Phase::Connected {
-        return;
-    }
-    let queue = &transport.data.queue;
-    let weight = event.weight();
-    let flow = Flow::of(transport);
-    let put = if flow.is_some_and(|flow| flow.waits(weight) == Err(NoRoom)) {
-        queue.refuse(event.ack)
-    } else {
-        queue.put(event, QUEUE_BYTES).map(|waits| {
-            if let Some(flow) = flow.filter(|_| !waits) {
-                flow.taken(weight);
-            }
-        })
+    let put = {
+        let state = transport.data.lock();
+        // A command before there is a user is nobody's.
+        if state.phase != Phase::Connected {
+            return;
+        }
+        let weight = event.weight();
+        let flow = Flow::of(transport);
+        if flow.is_some_and(|flow| flow.waits(weight) == Err(NoRoom)) {
+            state.queue.refuse(event.ack)
+        } else {
+            state.queue.put(event, QUEUE_BYTES).map(|waits| {
+                if let Some(flow) = flow.filter(|_| !waits) {
+                    flow.taken(weight);
+                }
+            })
+        }
     };
     if put == Err(Flooded) {
         metrics::cut(Cut::Flooded);
@@ -433,10 +564,19 @@ fn enqueue(event: Event, transport: &Arc<Transport>) {
     }
 }
 
+/// An object of JSON that is a part of a packet.
+fn parse_part<T: DeserializeOwned>(json: &str, at: &str) -> Result<T, Problem> {
+    parse_json(json.as_bytes()).map_err(|problem| match problem.code {
+        Code::JsonInvalid => {
+            Problem::new(Code::BodyInvalid).at(at, problem.detail.as_deref().unwrap_or_default())
+        }
+        _ => problem.within(at),
+    })
+}
+
 async fn authenticate(app: &AppState, auth: &str) -> Result<(Caller, After), Problem> {
     let auth = if auth.is_empty() { "{}" } else { auth };
-    let auth: Connect =
-        serde_json::from_str(auth).map_err(|error| Problem::new(Code::BodyInvalid).at("/auth", error))?;
+    let auth: Connect = parse_part(auth, "/auth")?;
     let caller = Caller::authenticate(&app.verifier, auth.token.as_deref()).await?;
     let after = match auth.after.as_deref() {
         None | Some("") => After::Now,

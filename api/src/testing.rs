@@ -171,7 +171,9 @@ impl Server {
     }
 
     /// Sends a request and gives the answer once its head is there.
-    pub(crate) async fn open(&self, request: Request<Body>) -> Response<Body> {
+    pub(crate) async fn open(&self, mut request: Request<Body>) -> Response<Body> {
+        let host = axum::http::HeaderValue::from_static("chat.test");
+        request.headers_mut().entry("host").or_insert(host);
         self.router.clone().oneshot(request).await.unwrap()
     }
 

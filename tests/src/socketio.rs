@@ -197,7 +197,7 @@ impl SocketIo {
             return Err(nothing("it closed before CONNECT"));
         }
         loop {
-            match self.next().await {
+            match self.read().await {
                 Some(Incoming::Connected(connected)) => {
                     self.connected = connected;
                     return Ok(());

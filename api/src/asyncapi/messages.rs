@@ -446,6 +446,7 @@ pub fn refusals(channel: &str, key: &str) -> Vec<Code> {
         ("socket", "refused") => &[
             &[Starting, Shutdown, TooManyConnections, HeadersTooLarge],
             &[BodyTooLarge, BodyTimeout, BodyIncomplete, Overloaded],
+            &[RequestInvalid, MediaTypeUnsupported],
         ],
         ("socket", "send_ack") => &[
             COMMAND,
@@ -467,7 +468,7 @@ pub fn refusals(channel: &str, key: &str) -> Vec<Code> {
             COMMAND,
             &[TokenInvalid, TokenExpired, TokenUserMismatch, NotReady],
         ],
-        ("socket", "other_ack") => &[COMMAND, &[EventUnknown, JsonInvalid]],
+        ("socket", "other_ack") => &[COMMAND, &[EventUnknown]],
         ("socket", "closing") => &[CLOSING],
         ("stream", "closing") => &[CLOSING, &[Overloaded]],
         ("poll", "refused") => return openapi::refusals("stream_events"),

@@ -121,7 +121,7 @@ fn of_parameters(parameters: Vec<Parameter>) -> Value {
         }
         properties.insert(parameter.name, schema);
     }
-    let mut object = json!({"type": "object", "properties": properties});
+    let mut object = json!({"type": "object", "properties": properties, "additionalProperties": false});
     if !required.is_empty() {
         object["required"] = required.into();
     }

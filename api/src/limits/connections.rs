@@ -1,6 +1,9 @@
 //! What is open at a time: a stream while it lives, a long poll while it waits, a socket.io session.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use chat_domain::ids::UserId;
 
@@ -14,14 +17,22 @@ use crate::{
 };
 
 pub(super) struct Connections {
-    users: Arc<Counts<UserId>>,
+    users: Arc<Users>,
     addresses: Arc<Counts<IpAddr>>,
 }
+
+struct Users {
+    counts: Arc<Counts<UserId>>,
+    make_room: OnceLock<MakeRoom>,
+}
+
+/// Gives places of this user back that are of no use, if there are any.
+type MakeRoom = Box<dyn Fn(&UserId) + Send + Sync>;
 
 /// The places of one connection. Dropped, it gives them back.
 pub struct Connection {
     door: Door,
-    users: Arc<Counts<UserId>>,
+    users: Arc<Users>,
     user: Option<Place<UserId>>,
     _address: Option<Place<IpAddr>>,
 }
@@ -29,9 +40,17 @@ pub struct Connection {
 impl Connections {
     pub(super) fn new(per_user: usize, per_address: usize) -> Self {
         Self {
-            users: Arc::new(Counts::new(per_user)),
+            users: Arc::new(Users {
+                counts: Arc::new(Counts::new(per_user)),
+                make_room: OnceLock::new(),
+            }),
             addresses: Arc::new(Counts::new(per_address)),
         }
+    }
+
+    /// Who is asked for a place where a user has none left.
+    pub(super) fn make_room_by(&self, make_room: impl Fn(&UserId) + Send + Sync + 'static) {
+        let _ = self.users.make_room.set(Box::new(make_room));
     }
 
     /// Without an address: one that is not limited.
@@ -53,12 +72,27 @@ impl Connections {
     }
 }
 
+impl Users {
+    fn take(&self, user: &UserId) -> Option<Place<UserId>> {
+        let take = || self.counts.take(user.clone(), 1);
+        take().or_else(|| {
+            self.make_room.get()?(user);
+            take()
+        })
+    }
+}
+
 impl Connection {
     /// Takes a place of this user's, once it is known whose connection this is.
     pub fn of_user(&mut self, user: &UserId) -> Result<(), Problem> {
         let full = || Problem::new(Code::TooManyConnections).detail("Too many of one user.");
-        self.user = Some(self.users.take(user.clone(), 1).ok_or_else(full)?);
+        self.user = Some(self.users.take(user).ok_or_else(full)?);
         Ok(())
+    }
+
+    /// Gives the place of its user back: nobody is connected over it any more.
+    pub fn of_nobody(&mut self) {
+        self.user = None;
     }
 }
 
@@ -70,6 +104,8 @@ impl Drop for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     fn user(name: &str) -> UserId {
@@ -96,6 +132,28 @@ mod tests {
         for _ in 0..9 {
             assert!(connections.connect(Door::Sse, None).is_ok());
         }
+    }
+
+    #[test]
+    fn a_place_of_no_use_is_given_back_before_a_user_is_refused() {
+        let connections = Connections::new(1, 9);
+        let open = |name| {
+            let mut connection = connect(&connections, "192.0.2.1").unwrap();
+            connection.of_user(&user(name)).map(|()| connection)
+        };
+        let useless = Arc::new(Mutex::new(None));
+        connections.make_room_by({
+            let useless = useless.clone();
+            move |full| {
+                assert_eq!(full, &user("alice"));
+                drop(useless.lock().unwrap().take());
+            }
+        });
+        *useless.lock().unwrap() = open("alice").ok();
+        let _other = open("bob").ok().unwrap();
+        let newcomer = open("alice");
+        assert!(newcomer.is_ok());
+        assert!(open("alice").is_err(), "there is none left of no use");
     }
 
     #[test]

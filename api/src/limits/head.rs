@@ -3,7 +3,7 @@
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, Method, Uri},
+    http::{HeaderMap, Method, Uri, Version, header::HOST},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -12,6 +12,20 @@ use crate::problem::{Code, Problem};
 
 /// Bytes of the method, the target, and the names and values of the headers.
 pub const HEAD_LIMIT: usize = 16 << 10;
+
+/// A request of HTTP/1.1 names one host (RFC 9112, section 3.2); of two, a proxy before this server may take the other
+/// one.
+pub async fn require_host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    let least = usize::from(request.version() == Version::HTTP_11);
+    if (least..=1).contains(&hosts) {
+        return next.run(request).await;
+    }
+    let detail = format!("a request has one Host, not {hosts}");
+    Problem::new(Code::RequestInvalid)
+        .at_header("Host", detail)
+        .into_response()
+}
 
 pub async fn bound_head(request: Request, next: Next) -> Response {
     let length = length(request.method(), request.uri(), request.headers());

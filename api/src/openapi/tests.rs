@@ -85,6 +85,40 @@ async fn each_code_of_each_operation_can_be_provoked() {
     assert!(provoked > 90, "{provoked}");
 }
 
+/// A client that believes that it has said something is not served as if it had not.
+#[tokio::test]
+async fn each_operation_refuses_a_field_and_a_parameter_that_nobody_knows() {
+    let server = Server::with(Setup {
+        development: true,
+        ..Setup::default()
+    });
+    let (mut bodies, mut queries) = (0, 0);
+    for item in json!(document())["paths"].as_object().unwrap().values() {
+        for operation in item.as_object().unwrap().values() {
+            let name = operation["operationId"].as_str().unwrap();
+            if operation["requestBody"].is_object() {
+                let mut asked = Asked::of(name);
+                asked.body["of_tomorrow"] = json!(1);
+                let answer = server.call(asked.request()).await;
+                assert_eq!(answer.code(), "body_invalid", "{name}");
+                assert_eq!(answer.body["errors"][0]["pointer"], "/of_tomorrow", "{name}");
+                bodies += 1;
+            }
+            // Whatever probes a server may add what it likes.
+            if !name.starts_with("check_") {
+                let mut asked = Asked::of(name);
+                asked.path += if asked.path.contains('?') { "&" } else { "?" };
+                asked.path += "of_tomorrow=1";
+                let answer = server.call(asked.request()).await;
+                assert_eq!(answer.code(), "parameter_invalid", "{name}");
+                assert_eq!(answer.body["errors"][0]["parameter"], "of_tomorrow", "{name}");
+                queries += 1;
+            }
+        }
+    }
+    assert!(bodies >= 3 && queries >= 7, "{bodies} and {queries}");
+}
+
 /// A request that would be answered well.
 struct Asked {
     method: Method,
@@ -222,6 +256,7 @@ async fn provoke(operation: &str, code: Code) -> Answer {
         }
         Code::ScopeMissing => asked.set("act-as", "bob"),
         Code::NotReady => server.readiness.part("tail").not_ready("a gap stays"),
+        Code::RequestInvalid => asked.headers.push(("host", "another".into())),
         Code::HeadersTooLarge => asked.set("x-long", &"x".repeat(HEAD_LIMIT)),
         Code::MediaTypeUnsupported => asked.set("content-type", "text/plain"),
         Code::KeyInvalid => asked.set("idempotency-key", "not a key"),

@@ -5,10 +5,16 @@ use std::{convert::Infallible, time::Duration};
 use axum::{
     body::{Body, HttpBody},
     extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
-    http::{HeaderMap, header::CONTENT_TYPE, request::Parts},
+    http::{
+        HeaderMap, HeaderName,
+        header::{CONTENT_ENCODING, CONTENT_TYPE},
+        request::Parts,
+    },
+    middleware::Next,
+    response::Response,
 };
 use http_body_util::BodyExt;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::error::Category;
 
 use super::{Code, Problem};
@@ -24,9 +30,9 @@ use crate::{
 const BODY_TIME: Duration = Duration::from_secs(30);
 const BODY_RATE: u64 = 64 << 10;
 
-/// A JSON body. Fields that are not known are ignored: a newer client may send more. Wrong JSON is `json_invalid`,
-/// JSON of the wrong form `body_invalid` with a pointer to what is wrong. With it comes the room of the body, to be held
-/// as long as what was in it.
+/// A JSON body. Wrong JSON is `json_invalid`; JSON of the wrong form, a field that is not known included, is
+/// `body_invalid` with a pointer to what is wrong. With it comes the room of the body, to be held as long as what was
+/// in it.
 pub struct Json<T>(pub T, pub Room);
 
 impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
@@ -36,10 +42,57 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
         if !is_json(request.headers()) {
             return Err(Problem::new(Code::MediaTypeUnsupported));
         }
+        refuse_encoding(request.headers())?;
         let (parts, body) = request.into_parts();
         let mut room = app.limits.room(Way::In, &holder(&parts, app));
         let body = read_body(body, NewMessage::body_limit(app.content_limit), &mut room).await?;
-        parse_json(&body).map(|value| Self(value, room))
+        let value = parse_json(&body).map_err(name_the_header)?;
+        Ok(Self(value, room))
+    }
+}
+
+/// No body has a field for the key of a command. A client that puts its key there would believe that it may send
+/// again, so it is told where keys go.
+fn name_the_header(mut problem: Problem) -> Problem {
+    for error in &mut problem.errors {
+        let field = error
+            .pointer
+            .as_deref()
+            .and_then(|pointer| pointer.strip_prefix('/'));
+        if field.is_some_and(|field| field == "key" || spelling(field) == "idempotencykey") {
+            error.detail = "the key of a command is the header Idempotency-Key, not a field".to_owned();
+            problem.detail = Some(error.detail.clone());
+        }
+    }
+    problem
+}
+
+/// The headers that change what a request means, as they are written.
+const HEADERS: [&str; 3] = ["Idempotency-Key", "Act-As", "Last-Event-ID"];
+
+/// Refuses a wrong spelling of a header that changes what a request means. Passed over, it would have a command recorded
+/// twice, or for somebody else, or a stream begin at the wrong place. Other headers are none of ours: proxies add what
+/// they like.
+pub async fn refuse_misspelt_headers(request: Request, next: Next) -> Result<Response, Problem> {
+    for name in request.headers().keys().map(HeaderName::as_str) {
+        let meant = HEADERS.iter().find(|known| spelling(known) == spelling(name));
+        if let Some(meant) = meant
+            && !meant.eq_ignore_ascii_case(name)
+        {
+            let detail = format!("this header is spelt {meant}");
+            return Err(Problem::new(Code::RequestInvalid).at_header(name, detail));
+        }
+    }
+    Ok(next.run(request).await)
+}
+
+/// What all spellings of a name have in common.
+fn spelling(name: &str) -> String {
+    let letters = name.chars().filter(|c| !matches!(c, '-' | '_'));
+    let letters: String = letters.map(|c| c.to_ascii_lowercase()).collect();
+    match letters.strip_prefix('x') {
+        Some(rest) => rest.to_owned(),
+        None => letters,
     }
 }
 
@@ -94,6 +147,16 @@ impl FromRequestParts<AppState> for Holder {
     }
 }
 
+/// A body is as it is: what decompresses would have to bound what comes out.
+pub fn refuse_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    let detail = "the body must not be compressed";
+    Err(Problem::new(Code::MediaTypeUnsupported).at_header("Content-Encoding", detail))
+}
+
 fn is_json(headers: &HeaderMap) -> bool {
     let essence = headers
         .get(CONTENT_TYPE)
@@ -142,8 +205,13 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     segments.collect()
 }
 
-/// The parameters of the query. Those that are not known are ignored, a known one twice is refused.
+/// The parameters of the query. One that is not known is refused, and so is a known one twice.
 pub struct Query<T>(pub T);
+
+/// The query of an operation that has no parameters there.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoParameters {}
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::subscription::Delivery;
 use crate::{
     auth::Caller,
-    wire::{Binary, Closing, Expiring, Heartbeat, Ready, Reset, event_body, frame},
+    wire::{Binary, Closing, Expiring, FEATURES, Heartbeat, Ready, Reset, event_body, frame},
 };
 
 /// The name of what is in the log.
@@ -30,6 +30,7 @@ impl Delivery {
                     head: *head,
                     user_id: user_id.as_str(),
                     heartbeat_s,
+                    features: FEATURES,
                 };
                 written("ready", Some(cursor), &ready)
             }

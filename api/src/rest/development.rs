@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    problem::{Code, Json, Problem},
+    problem::{Code, Json, NoParameters, Problem, Query},
     state::AppState,
     wire::terms,
 };
@@ -30,6 +30,7 @@ use crate::{
 const EXPIRES_IN: u64 = 24 * 3600;
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// Whose token it shall be.
     #[schema(value_type = terms::UserId)]
@@ -68,6 +69,7 @@ pub struct Token {
 pub async fn create_development_token(
     State(app): State<AppState>,
     _: OnThisMachine,
+    Query(NoParameters {}): Query<NoParameters>,
     Json(body, _room): Json<NewToken>,
 ) -> Result<Response, Problem> {
     let user_id =

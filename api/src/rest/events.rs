@@ -30,6 +30,7 @@ use crate::{
 const LAST_EVENT_ID: &str = "last-event-id";
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct StreamEvents {
     /// Go on after this cursor. `0`: from the beginning. Absent: from now.
@@ -44,6 +45,20 @@ pub struct StreamEvents {
     /// The events of everybody, for a service whose token has the scope `chat.read_all`; without it, your own.
     #[param(default = false, example = false)]
     all: Option<bool>,
+    /// As the header `Last-Event-ID`, for clients that cannot give one: instead of `after`. Also spelt `lastEventId` and
+    /// `last-event-id`. The header wins over it.
+    #[param(value_type = Option<terms::AfterOrNow>)]
+    last_event_id: Option<String>,
+    #[param(ignore)]
+    #[serde(rename = "lastEventId")]
+    last_event_id_of_javascript: Option<String>,
+    #[param(ignore)]
+    #[serde(rename = "last-event-id", alias = "Last-Event-ID")]
+    last_event_id_of_the_header: Option<String>,
+    /// [`StreamCaller`] has read it: it is the security scheme `access_token`.
+    #[expect(dead_code, reason = "so that it is a parameter that is known")]
+    #[param(ignore)]
+    access_token: Option<String>,
 }
 
 /// Follow what happens
@@ -110,13 +125,29 @@ pub(crate) fn door(headers: &HeaderMap) -> Door {
 }
 
 impl StreamEvents {
-    /// One that loses is held to the grammar all the same: what is malformed is never passed over.
+    /// One that loses is held to the grammar all the same: what is malformed is never passed over. The header wins over
+    /// the query, because a browser that comes back gives it with the URL that it began with; within one query there is
+    /// no newer one, so two that differ are refused.
     fn after(&self, headers: &HeaderMap) -> Result<After, Problem> {
-        let asked = match self.after.as_deref() {
-            None | Some("") => After::Now,
-            Some(text) => After::parse(text)
-                .map_err(|_| Problem::new(Code::CursorInvalid).at_parameter("after", INVALID_CURSOR))?,
-        };
+        let mut asked = None;
+        for (name, value) in [
+            ("after", &self.after),
+            ("last_event_id", &self.last_event_id),
+            ("lastEventId", &self.last_event_id_of_javascript),
+            ("last-event-id", &self.last_event_id_of_the_header),
+        ] {
+            let Some(text) = value.as_deref().filter(|text| !text.is_empty()) else {
+                continue;
+            };
+            let after = After::parse(text)
+                .map_err(|_| Problem::new(Code::CursorInvalid).at_parameter(name, INVALID_CURSOR))?;
+            if asked.as_ref().is_some_and(|before| *before != after) {
+                let detail = "the query names two different places to go on after";
+                return Err(Problem::new(Code::ParameterInvalid).at_parameter(name, detail));
+            }
+            asked = Some(after);
+        }
+        let asked = asked.unwrap_or(After::Now);
         let last = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty());
         if let Some(id) = last {
             let after = id.to_str().ok().and_then(|id| After::parse(id).ok());

@@ -18,7 +18,7 @@ use crate::{
     examples,
     limits::Holder,
     operations::{self, ListMessages, Sent},
-    problem::{Json, Path, Problem, Query},
+    problem::{Json, NoParameters, Path, Problem, Query},
     state::AppState,
     wire::{
         Binary, History, Message, MessageForm, NewMessage,
@@ -51,6 +51,7 @@ pub async fn send_message(
     actor: Actor,
     holder: Holder,
     Key(key): Key,
+    Query(NoParameters {}): Query<NoParameters>,
     Json(body, _room): Json<NewMessage>,
 ) -> Result<Response, Problem> {
     let sent = operations::send_message(&app, &holder, actor, key, body.draft()?).await?;
@@ -94,6 +95,7 @@ pub async fn get_message(
     caller: Caller,
     holder: Holder,
     Path(path): Path<MessagePath>,
+    Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<Response, Problem> {
     let (message, room) = operations::get_message(&app, &holder, &caller.user_id, path.id).await?;
     answer::json(room, &Message::new(&message, &mut Binary::Base64))

@@ -9,7 +9,7 @@ use super::key::Key;
 use crate::{
     auth::Actor,
     examples, operations,
-    problem::{Json, Problem},
+    problem::{Json, NoParameters, Problem, Query},
     state::AppState,
     wire::{
         NewReceipt, Receipt,
@@ -32,6 +32,7 @@ pub async fn send_receipt(
     State(app): State<AppState>,
     actor: Actor,
     Key(key): Key,
+    Query(NoParameters {}): Query<NoParameters>,
     Json(body, _room): Json<NewReceipt>,
 ) -> Result<Response, Problem> {
     let marked = operations::send_receipt(&app, actor, key, body).await?;

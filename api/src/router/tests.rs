@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
-    http::{HeaderValue, Method, Request},
+    http::{HeaderValue, Method, Request, Version},
 };
 use chat_domain::ports::ExecuteError;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, get_current_timestamp};
@@ -391,7 +391,7 @@ async fn a_head_has_so_many_bytes() {
     let server = Server::new();
     let ask = |rest: usize| {
         let mut request = plain(Method::GET, "/healthz?q");
-        let used = "GET/healthz?qx".len();
+        let used = "GET/healthz?qxhostchat.test".len();
         let value = "x".repeat(HEAD_LIMIT - used + rest);
         request.headers_mut().insert("x", value.parse().unwrap());
         server.call(request)
@@ -415,11 +415,56 @@ async fn a_head_has_so_many_bytes() {
     }
 }
 
+/// Where there is a place for the connection, and where there is none.
+#[tokio::test]
+async fn a_request_names_one_host() {
+    for server in [Server::new(), Server::new().full()] {
+        for path in [
+            "/healthz",
+            "/v1/messages",
+            "/socket.io/?EIO=4&transport=polling",
+            "/nothing",
+        ] {
+            for (version, hosts, is_refused) in [
+                (Version::HTTP_11, 0, true),
+                (Version::HTTP_11, 1, false),
+                (Version::HTTP_11, 2, true),
+                (Version::HTTP_10, 0, false),
+                (Version::HTTP_10, 2, true),
+            ] {
+                let mut request = plain(Method::GET, path);
+                *request.version_mut() = version;
+                for _ in 0..hosts {
+                    request
+                        .headers_mut()
+                        .append("host", HeaderValue::from_static("chat.test"));
+                }
+                let answer = tower::ServiceExt::oneshot(server.router.clone(), request)
+                    .await
+                    .unwrap();
+                let refused = answer.status() == 400;
+                assert_eq!(refused, is_refused, "{path}: {hosts} in {version:?}");
+                if refused {
+                    let body = axum::body::to_bytes(answer.into_body(), usize::MAX)
+                        .await
+                        .unwrap();
+                    let problem: Value = serde_json::from_slice(&body).unwrap();
+                    assert_eq!(
+                        (&problem["code"], &problem["errors"][0]["header"]),
+                        (&json!("request_invalid"), &json!("Host"))
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// A body that is announced, of which so many bytes come and no more.
 fn unfinished_body(user: &str, bytes: usize) -> Request<Body> {
     let some = futures_util::stream::iter([Ok::<_, std::io::Error>("x".repeat(bytes))]);
     let never = futures_util::stream::pending();
     let request = request(Method::POST, user, "/v1/messages").header("content-type", "application/json");
+    let request = request.header("host", "chat.test");
     let body = Body::from_stream(futures_util::StreamExt::chain(some, never));
     request.body(body).unwrap()
 }

@@ -6,14 +6,17 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::packet::{Event, Outgoing, json};
+use super::{
+    packet::{Event, Outgoing, Payload, json},
+    parse_part,
+};
 use crate::{
     auth::Caller,
     limits::{Door, Room},
     metrics,
     operations::{ConversationList, ListConversations, ListMessages, MessageList, Sent},
-    problem::{Code, Problem, parse_json},
-    wire::{Binary, Draft, Message, NewData, NewReceipt, NewText, Receipt, terms},
+    problem::{Code, Problem},
+    wire::{Binary, Draft, Message, NewData, NewReceipt, NewText, Receipt, ReceiptType, terms, whole_number},
 };
 
 pub(super) enum Command {
@@ -34,14 +37,20 @@ pub(super) enum Command {
 
 /// Whether a `resume` waits there.
 pub(super) fn is_resume(event: &Event) -> bool {
-    matches!(arguments(event), Ok((name, _)) if name == "resume")
+    event.name == "resume"
 }
 
 impl Command {
     pub(super) fn parse(event: &Event) -> Result<Self, Problem> {
-        let (name, payload) = arguments(event)?;
-        let payload = payload.map_or("{}", RawValue::get);
-        Ok(match name.as_str() {
+        let payload = match &event.payload {
+            Payload::None => "{}",
+            Payload::One(payload) => payload.as_str(),
+            Payload::Several => {
+                let detail = "an event has a name and one argument, an object";
+                return Err(Problem::new(Code::BodyInvalid).detail(detail));
+            }
+        };
+        Ok(match event.name.as_str() {
             "send" => {
                 let send: SendMessage = parse(payload)?;
                 Self::Send {
@@ -50,10 +59,14 @@ impl Command {
                 }
             }
             "receipt" => {
-                let Key { key: given } = parse(payload)?;
+                let SendReceipt {
+                    key: given,
+                    kind,
+                    up_to,
+                } = parse(payload)?;
                 Self::Receipt {
                     key: key(given.as_deref())?,
-                    receipt: parse(payload)?,
+                    receipt: NewReceipt { kind, up_to },
                 }
             }
             "history" => Self::History(parse(payload)?),
@@ -74,22 +87,8 @@ impl Command {
     }
 }
 
-/// The event's name and its one argument.
-fn arguments(event: &Event) -> Result<(String, Option<&RawValue>), Problem> {
-    let invalid = |detail: &str| Problem::new(Code::BodyInvalid).detail(detail);
-    let arguments: Vec<&RawValue> =
-        serde_json::from_str(&event.json).map_err(|error| Problem::new(Code::JsonInvalid).detail(error))?;
-    let (name, payload) = match arguments[..] {
-        [name] => (name, None),
-        [name, payload] => (name, Some(payload)),
-        _ => return Err(invalid("an event has a name and one argument, an object")),
-    };
-    let name = serde_json::from_str(name.get()).map_err(|_| invalid("an event's name is a string"))?;
-    Ok((name, payload))
-}
-
 fn parse<T: DeserializeOwned>(payload: &str) -> Result<T, Problem> {
-    parse_json(payload.as_bytes())
+    parse_part(payload, "")
 }
 
 fn key(given: Option<&str>) -> Result<CommandKey, Problem> {
@@ -102,6 +101,7 @@ fn key(given: Option<&str>) -> Result<CommandKey, Problem> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SendMessage {
     receiver_id: String,
     text: Option<String>,
@@ -114,7 +114,7 @@ struct SendMessage {
 impl SendMessage {
     fn draft(self, attachments: &[Bytes]) -> Result<Draft, Problem> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, deny_unknown_fields)]
         enum Data {
             Base64(String),
             Attached { _placeholder: bool, num: usize },
@@ -136,6 +136,18 @@ impl SendMessage {
             content_type: self.content_type,
         })
     }
+}
+
+/// [`NewReceipt`] with the key. Serde cannot refuse fields that are not known where it flattens, so its fields stand
+/// here again.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SendReceipt {
+    #[serde(rename = "type")]
+    kind: ReceiptType,
+    #[serde(deserialize_with = "whole_number")]
+    up_to: i64,
+    key: Option<String>,
 }
 
 /// A message to be sent, and its key. Exactly one of `text` and `data`.
@@ -176,13 +188,9 @@ pub struct ReceiptForm {
     key: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Key {
-    key: Option<String>,
-}
-
 /// Begin the stream anew.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Resume {
     #[schema(value_type = terms::After)]
     after: String,
@@ -190,6 +198,7 @@ pub struct Resume {
 
 /// Go on with another token.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Authenticate {
     /// A JWT of the same user.
     #[schema(example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2ln")]
@@ -301,5 +310,60 @@ impl Answer {
     pub(super) fn packet(self, ack: u64) -> Outgoing {
         drop(self.room);
         Outgoing::ack(ack, &self.json, self.attachments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engineioxide::Str;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{asyncapi, socket::Connect};
+
+    fn refused(name: &str, payload: &Value) -> Option<Problem> {
+        if name == "CONNECT" {
+            return parse_part::<Connect>(&payload.to_string(), "").err();
+        }
+        let event = Event {
+            name: name.to_owned(),
+            payload: Payload::One(Str::from(payload.to_string())),
+            attachments: vec![Bytes::from_static(&[1])],
+            ..Event::default()
+        };
+        Command::parse(&event).err()
+    }
+
+    /// A client that believes that it has said something is not served as if it had not.
+    #[test]
+    fn each_command_of_the_document_is_refused_with_a_field_that_nobody_knows() {
+        let document = asyncapi::document();
+        let mut commands = 0;
+        for operation in document["operations"].as_object().unwrap().values() {
+            if operation["action"] != "receive" || operation["channel"]["$ref"] != "#/channels/socket" {
+                continue;
+            }
+            let place = operation["messages"][0]["$ref"].as_str().unwrap();
+            let message = document.pointer(place.trim_start_matches('#')).unwrap();
+            let name = message["name"].as_str().unwrap();
+            for example in message["examples"].as_array().unwrap() {
+                let mut payload = example["payload"].clone();
+                let good = refused(name, &payload);
+                if good
+                    .as_ref()
+                    .is_some_and(|problem| problem.code == Code::EventUnknown)
+                {
+                    continue;
+                }
+                assert!(good.is_none(), "{name} {payload}: {good:?}");
+                payload["of_tomorrow"] = json!(1);
+                let problem = refused(name, &payload).unwrap_or_else(|| panic!("{name} {payload}"));
+                assert_eq!(problem.code, Code::BodyInvalid, "{name} {payload}");
+                let pointer = problem.errors[0].pointer.as_deref();
+                assert_eq!(pointer, Some("/of_tomorrow"), "{name} {payload}");
+                commands += 1;
+            }
+        }
+        assert!(commands >= 7, "{commands}");
     }
 }

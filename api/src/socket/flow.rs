@@ -72,12 +72,26 @@ impl Flow {
         transport.req_parts.extensions.get()
     }
 
-    /// Once it is known who connects. What comes and goes until then is small.
-    pub(super) fn of_user(&self, user: &UserId) {
+    /// Once it is known who connects. What is on its way counts as this user's from then on: on one transport a user
+    /// may follow another.
+    pub(super) fn of_user(&self, user: &UserId) -> Result<(), NoRoom> {
         let mut held = self.lock();
-        held.holder.user = Some(user.clone());
-        held.incoming = self.0.limits.room(Way::In, &held.holder);
-        held.outgoing = self.0.limits.room(Way::Out, &held.holder);
+        if held.holder.user.as_ref() == Some(user) {
+            return Ok(());
+        }
+        let mut holder = held.holder.clone();
+        holder.user = Some(user.clone());
+        let room = |way, before: &mut Room| -> Result<(), NoRoom> {
+            let bytes = before.bytes();
+            let mut room = self.0.limits.room(way, &holder);
+            room.hold(bytes).map_err(|_| NoRoom)?;
+            *before = room;
+            Ok(())
+        };
+        room(Way::In, &mut held.incoming)?;
+        room(Way::Out, &mut held.outgoing)?;
+        held.holder = holder;
+        Ok(())
     }
 
     /// Whose it is, where that is known.
@@ -123,7 +137,7 @@ impl Flow {
     }
 
     /// So many bytes have left the transport. It adds some of its own, which were never counted.
-    fn left(&self, bytes: usize) {
+    pub(super) fn left(&self, bytes: usize) {
         let mut held = self.lock();
         let rest = held.outgoing.bytes().saturating_sub(bytes);
         let _ = held.outgoing.hold(rest);
@@ -406,7 +420,7 @@ mod tests {
         assert!(sends(&nobody, &large[..20]).await.is_err(), "it is announced");
         let parts = [frame(FIRST, LONGEST_CONNECT), frame(LAST, 1)].concat();
         assert!(sends(&nobody, &parts).await.is_err());
-        alice.of_user(&UserId::parse("alice").unwrap());
+        alice.of_user(&UserId::parse("alice").unwrap()).unwrap();
         assert!(sends(&alice, &large).await.is_ok());
         // A user has a quarter.
         let most = frame(TEXT, (100 << 10) + FREE + 10_000);
@@ -422,6 +436,32 @@ mod tests {
         alice.taken(1000);
     }
 
+    #[test]
+    fn what_is_on_its_way_is_counted_of_the_user_who_comes_next_on_the_same_transport() {
+        let limits = Limits::new(LimitsOptions {
+            answers: 400,
+            largest: 1,
+            ..testing::limits()
+        });
+        let (first, second) = (flow(&limits), flow(&limits));
+        let [alice, bob] = ["alice", "bob"].map(|name| UserId::parse(name).unwrap());
+        first.of_user(&alice).unwrap();
+        first.leaves(FREE + 100).unwrap();
+        for _ in 0..2 {
+            first.of_user(&alice).unwrap();
+            assert_eq!(first.leaves(1), Err(NoRoom), "a new session empties no buffer");
+        }
+        first.of_user(&bob).unwrap();
+        assert_eq!(first.leaves(1), Err(NoRoom));
+        second.of_user(&alice).unwrap();
+        assert_eq!(
+            second.leaves(FREE + 100),
+            Ok(()),
+            "alice has nothing there any more"
+        );
+        assert_eq!(second.of_user(&bob), Err(NoRoom), "bob has all that he may have");
+    }
+
     #[tokio::test]
     async fn a_packet_is_counted_until_its_bytes_have_left() {
         let limits = Limits::new(LimitsOptions {
@@ -430,7 +470,7 @@ mod tests {
             ..testing::limits()
         });
         let flow = flow(&limits);
-        flow.of_user(&UserId::parse("alice").unwrap());
+        flow.of_user(&UserId::parse("alice").unwrap()).unwrap();
         flow.leaves(FREE + 100).unwrap();
         assert_eq!(flow.leaves(1), Err(NoRoom));
         let (ours, mut theirs) = duplex(1 << 20);

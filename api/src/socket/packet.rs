@@ -2,13 +2,17 @@
 //! of a binary packet in frames of their own after it.
 //!
 //! Reading is total: what is no packet is [`Malformed`], and the connection it came on is closed, as other servers do.
-//! Only the frame of a packet is read here; its JSON is read where it is understood.
+//! The frame of a packet and the name of an event are read here; other JSON is read where it is understood.
 
-use std::mem;
+use std::{fmt, mem};
 
 use bytes::Bytes;
 use engineioxide::Str;
-use serde::Serialize;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, IgnoredAny, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
 
 use super::{ConnectError, Connected};
 use crate::problem::ProblemBody;
@@ -41,15 +45,28 @@ pub(super) enum Packet {
 pub(super) struct Event {
     /// The number that the client wants its answer under.
     pub(super) ack: Option<u64>,
-    /// JSON: an array of the event's name and its arguments.
-    pub(super) json: Str,
+    pub(super) name: String,
+    pub(super) payload: Payload,
+    /// Bytes of the JSON, which the payload keeps all of.
+    pub(super) length: usize,
     pub(super) attachments: Vec<Bytes>,
+}
+
+/// What stands behind an event's name.
+#[derive(Debug, Default, PartialEq)]
+pub(super) enum Payload {
+    #[default]
+    None,
+    /// JSON.
+    One(Str),
+    /// No command has them.
+    Several,
 }
 
 impl Event {
     pub(super) fn weight(&self) -> usize {
         let attached: usize = self.attachments.iter().map(Bytes::len).sum();
-        mem::size_of::<Self>() + self.json.len() + attached
+        mem::size_of::<Self>() + self.name.len() + self.length + attached
     }
 }
 
@@ -131,15 +148,62 @@ fn read(text: &Str) -> Option<(Received, usize)> {
     let packet = match kind {
         b'0' if ack.is_none() => Packet::Connect { auth: json },
         b'1' if ack.is_none() => Packet::Disconnect,
-        b'2' | BINARY_EVENT => Packet::Event(Event {
-            ack,
-            json,
-            attachments: Vec::new(),
-        }),
+        b'2' | BINARY_EVENT => {
+            let Arguments { name, payload, more } = serde_json::from_str(&json).ok()?;
+            let payload = match payload {
+                None => Payload::None,
+                Some(_) if more => Payload::Several,
+                Some(payload) => {
+                    let begin = payload.get().as_ptr().addr() - json.as_ptr().addr();
+                    Payload::One(json.slice(begin..begin + payload.get().len()))
+                }
+            };
+            Packet::Event(Event {
+                ack,
+                name,
+                payload,
+                length: json.len(),
+                attachments: Vec::new(),
+            })
+        }
         b'3' | BINARY_ACK if ack.is_some() => Packet::Ack,
         _ => return None,
     };
     Some((Received { namespace, packet }, attachments))
+}
+
+/// The JSON of an event: an array of its name and what goes with it. Anything else is no event.
+struct Arguments<'a> {
+    name: String,
+    payload: Option<&'a RawValue>,
+    more: bool,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Array;
+
+        impl<'de> Visitor<'de> for Array {
+            type Value = Arguments<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array that begins with a name")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let name = array.next_element()?;
+                let name = name.ok_or_else(|| A::Error::invalid_length(0, &self))?;
+                let payload = array.next_element()?;
+                let mut more = false;
+                while array.next_element::<IgnoredAny>()?.is_some() {
+                    more = true;
+                }
+                Ok(Arguments { name, payload, more })
+            }
+        }
+
+        deserializer.deserialize_seq(Array)
+    }
 }
 
 /// A number as JavaScript writes a safe one.
@@ -215,12 +279,14 @@ mod tests {
         Decoder::default().text(&Str::from(text))
     }
 
-    fn event(ack: Option<u64>, json: &'static str) -> Received {
+    fn event(ack: Option<u64>, name: &str, payload: Payload, length: usize) -> Received {
         Received {
             namespace: String::new(),
             packet: Packet::Event(Event {
                 ack,
-                json: json.into(),
+                name: name.into(),
+                payload,
+                length,
                 attachments: vec![],
             }),
         }
@@ -238,10 +304,20 @@ mod tests {
             (r#"0/,{"token":"x"}"#, connect("", r#"{"token":"x"}"#)),
             ("0/rooms", connect("/rooms", "")),
             ("0/rooms,{}", connect("/rooms", "{}")),
-            (r#"2["send",{}]"#, event(None, r#"["send",{}]"#)),
-            (r#"212["send",{}]"#, event(Some(12), r#"["send",{}]"#)),
-            ("29007199254740991[]", event(Some(9_007_199_254_740_991), "[]")),
-            (r#"50-["x"]"#, event(None, r#"["x"]"#)),
+            (
+                r#"2["send",{}]"#,
+                event(None, "send", Payload::One("{}".into()), 11),
+            ),
+            (
+                r#"212["send" , {"a": 1} ]"#,
+                event(Some(12), "send", Payload::One(r#"{"a": 1}"#.into()), 20),
+            ),
+            (
+                r#"29007199254740991["x"]"#,
+                event(Some(9_007_199_254_740_991), "x", Payload::None, 5),
+            ),
+            (r#"50-["x"]"#, event(None, "x", Payload::None, 5)),
+            (r#"2["x",1,2]"#, event(None, "x", Payload::Several, 9)),
         ] {
             assert_eq!(whole(text), Ok(Some(received)), "{text}");
         }
@@ -276,6 +352,18 @@ mod tests {
             "012{}",
             "5999999999999999999999-[]",
             "5+1-[]",
+            "2",
+            "2{}",
+            "2[]",
+            "2[1]",
+            "2[null]",
+            "21[]",
+            r#"2abc["send"]"#,
+            r#"2["send""#,
+            r#"2["send"]x"#,
+            r#"2["send",nonsense]"#,
+            r#"2"send""#,
+            "50-[]",
         ] {
             assert_eq!(whole(text), Err(Malformed), "{text}");
         }
@@ -291,18 +379,20 @@ mod tests {
         let received = decoder.binary(bytes(2), 9000).unwrap().unwrap();
         let expected = Event {
             ack: Some(7),
-            json: r#"["send"]"#.into(),
+            name: "send".to_owned(),
+            payload: Payload::None,
+            length: 8,
             attachments: vec![bytes(1), bytes(2)],
         };
         assert_eq!(received.packet, Packet::Event(expected));
-        assert_eq!(decoder.text(&Str::from("51-[]")), Ok(None));
+        assert_eq!(decoder.text(&Str::from(r#"51-["x"]"#)), Ok(None));
         assert_eq!(
             decoder.text(&Str::from("2[]")),
             Err(Malformed),
             "bytes were to come"
         );
         let mut decoder = Decoder::default();
-        assert_eq!(decoder.text(&Str::from("51-[]")), Ok(None));
+        assert_eq!(decoder.text(&Str::from(r#"51-["x"]"#)), Ok(None));
         assert_eq!(decoder.binary(Bytes::from(vec![0; 1000]), 999), Err(Malformed));
     }
 

@@ -81,6 +81,11 @@ impl Queue {
         Ok(())
     }
 
+    /// Takes all that is there, and gives what the commands among it weigh.
+    pub(super) fn clear(&self) -> usize {
+        std::mem::take(&mut *self.lock()).bytes
+    }
+
     /// Waits until something is there. Cancel safe: nothing is taken.
     pub(super) async fn filled(&self) {
         while self.lock().waiting.is_empty() {
@@ -115,9 +120,21 @@ mod tests {
     fn event(ack: u64, size: usize) -> Event {
         Event {
             ack: Some(ack),
-            json: "x".repeat(size).into(),
-            attachments: vec![],
+            length: size,
+            ..Event::default()
         }
+    }
+
+    #[test]
+    fn what_is_cleared_is_weighed_and_there_is_room_again() {
+        let queue = Queue::default();
+        let [small, large] = [event(1, 10), event(2, 1000)];
+        let weight = small.weight();
+        assert_eq!(queue.put(small, 900), Ok(true));
+        assert_eq!(queue.put(large, 900), Ok(false));
+        assert_eq!(queue.clear(), weight);
+        assert_eq!(queue.take(), None);
+        assert_eq!(queue.put(event(3, 1000), 900), Ok(true));
     }
 
     #[test]

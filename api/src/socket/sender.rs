@@ -11,7 +11,12 @@
 //! ping) finds out only between two flushes, and with more than its websocket's own buffer (128 kB) to write at once
 //! it comes to none. What is large counts in the budget of its user, as all that goes out does ([`Flow`]).
 
-use std::{collections::VecDeque, iter, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    iter,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use engineioxide::{DisconnectReason, Str};
 use tokio::{
@@ -50,9 +55,43 @@ pub(super) struct Sender {
     transport: Arc<Transport>,
     /// How long there may be no room before the client is given up.
     stall: Duration,
-    /// The sizes of the last packets, the newest first.
-    sizes: VecDeque<usize>,
     pause: Duration,
+}
+
+/// The sizes of the last packets, the newest first. They lie with the transport, as its buffer does: one session on it
+/// may follow another.
+#[derive(Default)]
+pub(super) struct Sizes(Mutex<VecDeque<usize>>);
+
+impl Sizes {
+    fn put(&self, size: usize) {
+        let mut sizes = self.lock();
+        sizes.truncate(BUFFER - 1);
+        sizes.push_front(size);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes that are counted as on their way out, and given back where they never get there.
+struct Leaving<'a> {
+    flow: &'a Flow,
+    bytes: usize,
+}
+
+impl Leaving<'_> {
+    /// They are in the transport's buffer. It is counted where its bytes leave.
+    fn sent(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.flow.left(self.bytes);
+    }
 }
 
 impl Sender {
@@ -60,7 +99,6 @@ impl Sender {
         Self {
             transport,
             stall,
-            sizes: VecDeque::with_capacity(BUFFER),
             pause: FIRST_PAUSE,
         }
     }
@@ -72,42 +110,29 @@ impl Sender {
     /// Returns once the packet is in the buffer.
     pub(super) async fn send(&mut self, packet: Outgoing) -> Result<(), Gone> {
         let size = packet.weight();
-        let places = BUFFER - beside(size, &self.sizes);
-        self.wait_for_room(size).await?;
+        let transport = self.transport.clone();
+        let places = BUFFER - beside(size, &transport.data.sizes.lock());
+        let leaving = wait_for_room(&transport, size, self.stall).await?;
         loop {
             self.wait_for(places).await?;
             // The transport itself may have taken the place since.
-            if let Ok(permit) = self.transport.reserve() {
+            if let Ok(permit) = transport.reserve() {
                 permit.emit_many(Str::from(packet.text), packet.attachments.into());
-                self.sizes.truncate(BUFFER - 1);
-                self.sizes.push_front(size);
+                leaving.sent();
+                transport.data.sizes.put(size);
                 return Ok(());
             }
         }
     }
 
-    /// Waits until so many bytes more may go out, to all that the user has open.
-    async fn wait_for_room(&self, bytes: usize) -> Result<(), Gone> {
-        let Some(flow) = Flow::of(&self.transport) else {
-            return Ok(());
-        };
-        let given_up = Instant::now() + self.stall;
-        while flow.leaves(bytes) == Err(NoRoom) {
-            if Instant::now() >= given_up {
-                metrics::cut(Cut::Overloaded);
-                return Err(Gone);
-            }
-            tokio::select! {
-                () = sleep(LAST_PAUSE) => {}
-                () = self.transport.data.ended.cancelled() => return Err(Gone),
-            }
-        }
-        Ok(())
-    }
-
     /// Waits until the client has fetched everything, for a while.
     pub(super) async fn drain(&mut self) {
-        let _ = tokio::time::timeout(DRAIN_LIMIT, self.wait_for(BUFFER)).await;
+        let _ = tokio::time::timeout(DRAIN_LIMIT, async {
+            if self.wait_for(BUFFER).await.is_ok() {
+                self.transport.data.payload.fetched().await;
+            }
+        })
+        .await;
     }
 
     /// Ends the transport. A client of socket.io comes back from that by itself.
@@ -152,6 +177,23 @@ impl Sender {
         }
         Ok(true)
     }
+}
+
+/// Waits until so many bytes more may go out, to all that the user has open.
+async fn wait_for_room(transport: &Transport, bytes: usize, stall: Duration) -> Result<Leaving<'_>, Gone> {
+    let flow = Flow::of(transport).ok_or(Gone)?;
+    let given_up = Instant::now() + stall;
+    while flow.leaves(bytes) == Err(NoRoom) {
+        if Instant::now() >= given_up {
+            metrics::cut(Cut::Overloaded);
+            return Err(Gone);
+        }
+        tokio::select! {
+            () = sleep(LAST_PAUSE) => {}
+            () = transport.data.ended.cancelled() => return Err(Gone),
+        }
+    }
+    Ok(Leaving { flow, bytes })
 }
 
 /// How many of the last packets may still be in the buffer when one of this size is put there.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use chat_domain::cursor::After;
 use futures_util::{FutureExt, StreamExt, stream::FuturesOrdered};
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
     flow::Flow,
     log_refused_login,
     packet::Outgoing,
-    queue::Waiting,
+    queue::{Queue, Waiting},
     sender::{Gone, Sender},
 };
 use crate::{
@@ -80,6 +81,7 @@ struct Session {
     app: AppState,
     /// Whose all that is counted is.
     holder: Holder,
+    queue: Arc<Queue>,
     transport: Arc<Transport>,
     sender: Sender,
     caller: Caller,
@@ -92,12 +94,22 @@ struct Session {
 /// A command in the writer's queue, and the number that its answer goes under.
 type Begun = Pin<Box<dyn Future<Output = (Option<u64>, Answer)> + Send>>;
 
-pub(super) async fn run(app: AppState, sender: Sender, caller: Caller, after: After) {
-    let flow = Flow::of(sender.transport());
+/// `left`: the client has left the namespace, or its transport is gone.
+pub(super) async fn run(
+    app: AppState,
+    sender: Sender,
+    caller: Caller,
+    after: After,
+    (queue, left): (Arc<Queue>, CancellationToken),
+) {
+    let transport = sender.transport().clone();
+    // A session that the client has left may be at its last packet.
+    let _turn = transport.data.turn.lock().await;
     let mut session = Session {
-        holder: flow.map(Flow::holder).unwrap_or_default(),
+        holder: Flow::of(&transport).map(Flow::holder).unwrap_or_default(),
         app,
-        transport: sender.transport().clone(),
+        queue,
+        transport: transport.clone(),
         sender,
         expires_at: Instant::now(),
         expiring_at: None,
@@ -105,15 +117,22 @@ pub(super) async fn run(app: AppState, sender: Sender, caller: Caller, after: Af
         caller: caller.clone(),
     };
     session.set_caller(caller);
-    let end = match session.converse(after).await {
-        Err(end) => end,
-        Ok(never) => match never {},
+    let end = tokio::select! {
+        biased;
+        () = left.cancelled() => End::Gone,
+        end = session.converse(after) => match end {
+            Err(end) => end,
+            Ok(never) => match never {},
+        },
     };
     if let End::Closing(closing) = end {
         metrics::rejected(closing.code, Door::SocketIo);
         // Gone meanwhile: nobody is left to be told.
         let _ = session.close(&closing).await;
         hold_back(&session.app, &session.transport, &closing).await;
+    } else if left.is_cancelled() && !transport.data.ended.is_cancelled() {
+        Place::of_nobody(&transport);
+        return;
     }
     session.sender.close();
 }
@@ -172,7 +191,7 @@ impl Session {
                 Some((ack, answer)) = self.begun.next(), if !self.begun.is_empty() => {
                     self.answer(ack, answer).await?;
                 }
-                () = self.transport.data.queue.filled(), if self.begun.len() < PIPELINE => {
+                () = self.queue.filled(), if self.begun.len() < PIPELINE => {
                     self.take(&mut subscription).await?;
                 }
                 () = sleep_until(self.expiring_at.unwrap_or(self.expires_at)) => {
@@ -180,7 +199,6 @@ impl Session {
                         self.write(&written::expiring(&self.caller), Vec::new()).await?;
                     }
                 }
-                () = self.transport.data.ended.cancelled() => return Err(End::Gone),
             }
         }
     }
@@ -215,7 +233,7 @@ impl Session {
 
     /// Takes one command, if there is one.
     async fn take(&mut self, subscription: &mut Subscription) -> Result<(), End> {
-        let event = match self.transport.data.queue.take() {
+        let event = match self.queue.take() {
             None => return Ok(()),
             Some(Waiting::Refused { ack }) => {
                 self.begin(ack, async { Answer::problem(&Problem::new(Code::Overloaded)) });
@@ -298,7 +316,7 @@ impl Session {
     async fn take_resume(&mut self, acks: &mut Vec<Option<u64>>) -> Result<Option<After>, End> {
         let mut last = None;
         let wanted = |next: &Waiting| matches!(next, Waiting::Command(event) if is_resume(event));
-        while let Some(Waiting::Command(event)) = self.transport.data.queue.take_if(wanted) {
+        while let Some(Waiting::Command(event)) = self.queue.take_if(wanted) {
             if let Some(flow) = Flow::of(&self.transport) {
                 flow.taken(event.weight());
             }

@@ -4,11 +4,16 @@
 //! The crate engineioxide begins the step at the moment at which it accepts the websocket: from then on polls are
 //! given nothing, and a session whose step is not completed in time is ended. Behind a proxy that accepts a websocket
 //! and swallows what goes through it a client would be given nothing for ever, come back again and again, and poll
-//! hundreds of times a second. So the crate sees such a websocket once the client's probe has come. Where none comes, the websocket is closed and the session goes on polling, as with every other server.
+//! hundreds of times a second. So the crate sees such a websocket once the client's probe has come. Where none comes,
+//! the websocket is closed and the session goes on polling, as with every other server.
+//!
+//! A session steps up to one websocket at a time. The crate would take several, and whichever of them failed would end
+//! the session of the one that did not.
 
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,13 +22,13 @@ use axum::{
     body::{Body, Bytes},
     extract::Request,
     http::{
-        Extensions, HeaderValue, Method, StatusCode, Uri,
-        header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE},
+        HeaderName, HeaderValue, Method, StatusCode, Uri,
+        header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
     },
     response::{IntoResponse, Response},
 };
 use bytes::{Buf, BytesMut};
-use engineioxide::service::EngineIoService;
+use engineioxide::{TransportType, service::EngineIoService};
 use hyper::{service::Service, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -34,7 +39,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Sockets,
+    Sockets, Transport,
     flow::{Counted, Flow},
 };
 
@@ -43,74 +48,95 @@ const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
 type Stream = Counted<TokioIo<Upgraded>>;
 
-/// Accepts the websocket, if the request is to begin a session with one. What else it may be the transport answers.
+/// What a request that asks for a websocket is answered with (RFC 6455, section 4.2).
+pub(super) struct Handshake {
+    accept: HeaderValue,
+}
+
+pub(super) fn handshake(request: &Request) -> Option<Handshake> {
+    let has = |name: HeaderName, wanted: &str| {
+        let values = request.headers().get_all(name).into_iter();
+        let mut tokens = values
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','));
+        tokens.any(|token| token.trim().eq_ignore_ascii_case(wanted))
+    };
+    let asked = request.method() == Method::GET
+        && has(UPGRADE, "websocket")
+        && has(CONNECTION, "upgrade")
+        && has(SEC_WEBSOCKET_VERSION, "13");
+    let key = request.headers().get(SEC_WEBSOCKET_KEY).filter(|_| asked)?;
+    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()?;
+    Some(Handshake { accept })
+}
+
+/// Begins a session with a websocket.
 pub(super) fn begin(
-    engine: &EngineIoService<Sockets>,
-    request: &mut Request,
-    flow: &Flow,
-) -> Option<Response> {
-    let mut parameters = request.uri().query().unwrap_or_default().split('&');
-    if request.method() != Method::GET || !parameters.any(|parameter| parameter == "EIO=4") {
-        return None;
-    }
-    let engine = engine.clone();
-    let mut begun = axum::http::Request::new(());
-    *begun.uri_mut() = request.uri().clone();
-    *begun.headers_mut() = request.headers().clone();
-    accept(request, flow, |extensions| {
-        *begun.extensions_mut() = extensions;
-        move |stream| async move {
-            // It refuses only what is refused above.
-            let _ = engine.call((stream, begun)).await;
-        }
-    })
-}
-
-/// Accepts the websocket, if the request is to step up to one.
-pub(super) fn step_up(
-    engine: &EngineIoService<Sockets>,
-    request: &mut Request,
-    flow: &Flow,
-) -> Option<Response> {
-    let (engine, uri) = (engine.clone(), request.uri().clone());
-    accept(request, flow, |_| move |stream| go_on(engine, uri, stream))
-}
-
-fn accept<S, F>(request: &mut Request, flow: &Flow, serve: impl FnOnce(Extensions) -> S) -> Option<Response>
-where
-    S: FnOnce(Stream) -> F + Send + 'static,
-    F: Future<Output = ()> + Send,
-{
-    let mut parameters = request.uri().query().unwrap_or_default().split('&');
-    if !parameters.any(|parameter| parameter == "transport=websocket") {
-        return None;
-    }
-    let key = request.headers().get(SEC_WEBSOCKET_KEY)?;
-    let accepted = HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()?;
-    let upgrade = hyper::upgrade::on(&mut *request);
-    let serve = serve(std::mem::take(request.extensions_mut()));
-    let flow = flow.clone();
+    engine: EngineIoService<Sockets>,
+    mut request: Request,
+    handshake: Handshake,
+    flow: Flow,
+) -> Response {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (parts, _) = request.into_parts();
+    let begun = Request::from_parts(parts, ());
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
-            serve(Counted::new(TokioIo::new(upgraded), flow)).await;
+            let stream: Stream = Counted::new(TokioIo::new(upgraded), flow);
+            // It refuses only what is refused before.
+            let _ = engine.call((stream, begun)).await;
         }
     });
-    let headers = [
-        (UPGRADE, HeaderValue::from_static("websocket")),
-        (CONNECTION, HeaderValue::from_static("Upgrade")),
-        (SEC_WEBSOCKET_ACCEPT, accepted),
-    ];
-    Some((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    handshake.accepted()
 }
 
-async fn go_on<S>(engine: EngineIoService<Sockets>, uri: Uri, mut stream: S)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+/// Accepts the websocket that a session by polling is to step up to, unless it has one.
+pub(super) fn step_up(
+    engine: EngineIoService<Sockets>,
+    mut request: Request,
+    handshake: Handshake,
+    transport: Arc<Transport>,
+    flow: Flow,
+) -> Option<Response> {
+    let only = transport.data.websocket.clone().try_lock_owned().ok()?;
+    if transport.transport_type() == TransportType::Websocket {
+        return None;
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    let uri = request.uri().clone();
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            let stream: Stream = Counted::new(TokioIo::new(upgraded), flow);
+            go_on(engine, transport, uri, stream).await;
+        }
+        drop(only);
+    });
+    Some(handshake.accepted())
+}
+
+impl Handshake {
+    fn accepted(self) -> Response {
+        let headers = [
+            (UPGRADE, HeaderValue::from_static("websocket")),
+            (CONNECTION, HeaderValue::from_static("Upgrade")),
+            (SEC_WEBSOCKET_ACCEPT, self.accept),
+        ];
+        (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+    }
+}
+
+async fn go_on(engine: EngineIoService<Sockets>, transport: Arc<Transport>, uri: Uri, mut stream: Stream) {
     let mut begin = BytesMut::with_capacity(64);
     let Ok(Ok(1..)) = timeout(PROBE_LIMIT, stream.read_buf(&mut begin)).await else {
         return;
     };
+    // The client goes on polling until the probe is answered; once it is, nobody fetches what is kept back.
+    if timeout(PROBE_LIMIT, transport.data.payload.whole())
+        .await
+        .is_err()
+    {
+        return;
+    }
     let ended = CancellationToken::new();
     let probed = Probed {
         begin: begin.freeze(),

@@ -15,6 +15,7 @@ use crate::problem::{Code, Problem};
 
 /// A message to be sent, as a client writes it; [`MessageForm`] is how the documents describe it.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewMessage {
     pub receiver_id: String,
     pub text: Option<String>,
@@ -33,6 +34,7 @@ pub enum MessageForm {
 
 /// A message of text.
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewText {
     /// Somebody never seen before, or oneself, is fine.
     #[schema(value_type = UserIdTerm)]
@@ -52,6 +54,7 @@ pub struct NewText {
 
 /// A message of anything else.
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewData {
     /// Somebody never seen before, or oneself, is fine.
     #[schema(value_type = UserIdTerm)]

@@ -14,6 +14,7 @@ use super::terms;
 
 /// Everything up to a message is received, or read. Cumulative, and never backwards: what is so already stays so.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewReceipt {
     #[serde(rename = "type")]
     pub kind: ReceiptType,
@@ -24,7 +25,7 @@ pub struct NewReceipt {
 }
 
 /// JSON knows no integers: `7.0` is 7, as JSON Schema has it, and some languages write whole numbers so.
-fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+pub(crate) fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Number {

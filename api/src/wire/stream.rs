@@ -18,7 +18,13 @@ pub struct Ready<'a> {
     /// A heartbeat comes at least this often, in seconds.
     #[schema(example = 15, minimum = 1, maximum = 3600)]
     pub heartbeat_s: u64,
+    /// What this server can do beyond the first version of this contract. Ask for nothing that is not named here.
+    #[schema(value_type = terms::Features)]
+    pub features: &'a [&'a str],
 }
+
+/// None yet: what comes after the first version of the contract has a name here.
+pub const FEATURES: &[&str] = &[];
 
 /// The stream is not complete: load by REST what is wanted; the stream goes on live from its cursor.
 #[derive(Debug, Serialize, ToSchema)]
@@ -76,4 +82,7 @@ pub struct EventPage<'a> {
     /// There may be more already.
     #[schema(example = false)]
     pub more: bool,
+    /// As in `ready`.
+    #[schema(value_type = terms::Features)]
+    pub features: &'a [&'a str],
 }

@@ -46,6 +46,12 @@ pub struct EventType(pub String);
 #[schema(value_type = String, max_length = 64, pattern = "^[a-z_]+$", examples("ahead", "other_epoch", "pruned"))]
 pub struct ResetReason(pub String);
 
+/// Names of what a server can do beyond the first version of this contract. Names may come: ignore those that you do not
+/// know.
+#[derive(ToSchema)]
+#[schema(value_type = Vec<String>, max_items = 64, examples(json!([])))]
+pub struct Features(pub Vec<String>);
+
 /// The client's own name for a command, unique among those of its user: 1 to 64 visible ASCII characters.
 #[derive(ToSchema)]
 #[schema(value_type = String, min_length = 1, max_length = 64, pattern = "^[!-~]+$", examples("c1-88"))]

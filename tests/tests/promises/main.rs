@@ -21,8 +21,10 @@ mod log {
 mod doors {
     //! socket.io, Server-Sent Events, long-poll and REST, the clients that use them, and the proxies between.
     mod clients;
+    mod engine_io;
     mod proxies;
     mod sessions;
+    mod socket_io;
     mod sockets;
     mod stalled;
     mod together;

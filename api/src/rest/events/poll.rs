@@ -12,6 +12,7 @@ use chat_domain::{
     cursor::{After, Cursor},
     ports::Reader,
 };
+use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
     },
     rest::answer,
     state::AppState,
-    wire::{Binary, event_body, frame},
+    wire::{Binary, FEATURES, event_body, frame},
 };
 
 /// Bytes of events in one answer, which a reader that has stopped keeps. One event always fits.
@@ -177,7 +178,10 @@ impl Page {
     fn answer(&self, more: bool, room: Room) -> Response {
         let head = self.head.max(self.cursor.position);
         let (events, cursor) = (self.events.join(","), &self.cursor);
-        let body = format!(r#"{{"events":[{events}],"cursor":"{cursor}","head":{head},"more":{more}}}"#);
+        let features = json!(FEATURES);
+        let body = format!(
+            r#"{{"events":[{events}],"cursor":"{cursor}","head":{head},"more":{more},"features":{features}}}"#
+        );
         answer::of_bytes(room.around(body.into()))
     }
 }

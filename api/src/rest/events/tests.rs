@@ -54,7 +54,7 @@ async fn a_stream_begins_with_ready_and_goes_on_with_events() {
     assert_eq!(
         first,
         "retry: 2000\n\nevent: ready\nid: test:1\n\
-         data: {\"cursor\":\"test:1\",\"head\":1,\"user_id\":\"bob\",\"heartbeat_s\":15}\n\n"
+         data: {\"cursor\":\"test:1\",\"head\":1,\"user_id\":\"bob\",\"heartbeat_s\":15,\"features\":[]}\n\n"
     );
     server.send("alice", "carol", "not bob's").await;
     server.send("alice", "bob", "line\nbreak").await;
@@ -300,6 +300,31 @@ async fn a_poll_gives_what_is_there() {
         numbers(&server.get("carol", "/v1/events?after=0&wait=0").await.body),
         [0; 0]
     );
+}
+
+#[tokio::test]
+async fn each_spelling_of_last_event_id_in_the_query_is_taken_and_the_header_wins_over_it() {
+    let server = Server::new();
+    for text in ["a", "b", "c"] {
+        server.send("alice", "bob", text).await;
+    }
+    for name in ["last_event_id", "lastEventId", "last-event-id", "Last-Event-ID"] {
+        let path = format!("/v1/events?wait=0&{name}=test:1");
+        assert_eq!(numbers(&server.get("bob", &path).await.body), [2, 3], "{name}");
+        let mut request = get("bob", &path);
+        request
+            .headers_mut()
+            .insert("last-event-id", "test:2".parse().unwrap());
+        let page = server.call(request).await;
+        assert_eq!(numbers(&page.body), [3], "{name}");
+    }
+    let same = "/v1/events?wait=0&after=test:1&lastEventId=test:1";
+    assert_eq!(numbers(&server.get("bob", same).await.body), [2, 3]);
+    let other = server
+        .get("bob", "/v1/events?wait=0&after=0&lastEventId=test:1")
+        .await;
+    assert_eq!(other.status, 400);
+    assert_eq!(other.body["errors"][0]["parameter"], "lastEventId");
 }
 
 #[tokio::test(start_paused = true)]

@@ -443,8 +443,11 @@ async fn commands_are_refused_as_documented(held: &mut Held, socket: &mut Socket
         let refused = held.ask(socket, command, &json!([7])).await;
         assert_eq!(refused["problem"]["code"], "body_invalid", "{command}");
     }
-    // What is no event at all: no name, no JSON.
-    for (packet, code) in [("42900[7]", "body_invalid"), ("42901[", "json_invalid")] {
+    // A name alone, and more than one argument.
+    for (packet, code) in [
+        (r#"42900["teleport"]"#, "event_unknown"),
+        (r#"42901["send",{},{}]"#, "body_invalid"),
+    ] {
         assert!(socket.write(packet).await);
         let ack = async {
             loop {
@@ -489,11 +492,18 @@ async fn connections_are_refused_as_documented(held: &mut Held, transport: Trans
         .header("x-long", "x".repeat(20_000));
     let polling = SocketIo::open(Transport::Polling, &server.url()).await.unwrap();
     let sid = polling.open["sid"].as_str().unwrap();
-    let post = client.post(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"));
-    let large = post
+    let post = || client.post(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"));
+    let large = post()
         .header("content-type", "text/plain")
         .body("x".repeat(64 << 10));
-    for (request, code) in [(long, "headers_too_large"), (large, "body_too_large")] {
+    let compressed = post().header("content-encoding", "gzip").body("x");
+    let of_two_hosts = post().header("host", "a").header("host", "b");
+    for (request, code) in [
+        (long, "headers_too_large"),
+        (large, "body_too_large"),
+        (compressed, "media_type_unsupported"),
+        (of_two_hosts, "request_invalid"),
+    ] {
         let refused = reply(request).await;
         assert_eq!(refused.body["code"], code, "{refused:?}");
         held.take("socket", "refused", &refused.body);
@@ -708,10 +718,13 @@ async fn refusals_are_as_documented(held: &mut Held, server: &Server, channel: &
         assert_eq!(refused.body["code"], code, "{query}: {refused:?}");
         held.take(channel, "refused", &refused.body);
     }
-    let long = alice
-        .get("/v1/events")
-        .header(ACCEPT, accept)
-        .header("x-long", "x".repeat(20_000));
-    let refused = reply(long).await;
-    held.take(channel, "refused", &refused.body);
+    for (name, value, code) in [
+        ("x-long", "x".repeat(20_000), "headers_too_large"),
+        ("x-last-event-id", "0".to_owned(), "request_invalid"),
+    ] {
+        let request = alice.get("/v1/events").header(ACCEPT, accept).header(name, value);
+        let refused = reply(request).await;
+        assert_eq!(refused.body["code"], code, "{refused:?}");
+        held.take(channel, "refused", &refused.body);
+    }
 }

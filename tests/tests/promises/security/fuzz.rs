@@ -172,13 +172,17 @@ impl Fuzzer {
     }
 
     /// Whether the server still answers on a websocket; until then it has taken everything before.
-    async fn answers(socket: &mut WebSocketStream<TcpStream>, number: usize) -> bool {
+    async fn answers(&self, socket: &mut WebSocketStream<TcpStream>, number: usize) -> bool {
         let (asked, answer) = (
             format!(r#"4277{number}["still there?"]"#),
             format!("4377{number}["),
         );
-        if socket.send(Message::text(asked)).await.is_err() {
-            return false;
+        // One that has left connects again; of one that has not, it is passed over.
+        let connect = format!("40{}", json!({"token": self.token}));
+        for packet in [connect, asked] {
+            if socket.send(Message::text(packet)).await.is_err() {
+                return false;
+            }
         }
         loop {
             match timeout(LIMIT, socket.next()).await.expect("it answers or closes") {
@@ -208,7 +212,7 @@ impl Fuzzer {
                 let bytes = self.mutated("bytes");
                 let _ = socket.send(Message::binary(bytes)).await;
             }
-            if sent && Self::answers(&mut socket, number).await {
+            if sent && self.answers(&mut socket, number).await {
                 self.count("went on");
             } else {
                 self.count("closed");

@@ -442,31 +442,40 @@ async fn the_sockets_of_a_user_count_with_the_streams() {
     let sockets = r#"chat_connections{door="socket_io"}"#;
     assert_eq!(value(&shown_at(port).await, sockets), 2.0);
 
-    assert_full(&server, "alice", None).await;
-    for transport in TRANSPORTS {
-        let begun = Instant::now();
-        let (mut refused, name, data) = socket_of(&server, "alice", transport).await.unwrap();
-        assert_eq!(
-            (name.as_str(), data),
-            (
-                "closing",
-                json!({"code": "too_many_connections", "retry_after": 5})
-            ),
-            "{transport:?}"
-        );
-        // Without a DISCONNECT, after which clients would stay away.
-        assert_eq!(refused.next().await, None, "{transport:?}");
-        // Whoever does not keep to `retry_after` by himself comes back from the connection's end within a second.
-        assert!(begun.elapsed() >= Duration::from_secs(5), "{transport:?}");
-        drop(open_socket(&server, "bob", transport).await);
-    }
-    let rejections = r#"chat_rejections_total{code="too_many_connections",door="socket_io"}"#;
-    assert_eq!(value(&shown_at(port).await, rejections), 2.0);
+    let are_full = async {
+        assert_full(&server, "alice", None).await;
+        for transport in TRANSPORTS {
+            let begun = Instant::now();
+            let (mut refused, name, data) = socket_of(&server, "alice", transport).await.unwrap();
+            assert_eq!(
+                (name.as_str(), data),
+                (
+                    "closing",
+                    json!({"code": "too_many_connections", "retry_after": 5})
+                ),
+                "{transport:?}"
+            );
+            // Without a DISCONNECT, after which clients would stay away.
+            assert_eq!(refused.next().await, None, "{transport:?}");
+            // Whoever does not keep to `retry_after` by himself comes back from the connection's end within a second.
+            assert!(begun.elapsed() >= Duration::from_secs(5), "{transport:?}");
+            drop(open_socket(&server, "bob", transport).await);
+        }
+        let rejections = r#"chat_rejections_total{code="too_many_connections",door="socket_io"}"#;
+        assert_eq!(value(&shown_at(port).await, rejections), 2.0);
 
-    // A connection that breaks, and a session that its client ends.
-    drop(websocket);
-    let _websocket = open_socket_at_last(&server, "alice", Transport::Websocket).await;
-    assert_full(&server, "alice", None).await;
+        // A connection that breaks, and a session that its client ends.
+        drop(websocket);
+        let websocket = open_socket_at_last(&server, "alice", Transport::Websocket).await;
+        assert_full(&server, "alice", None).await;
+        websocket
+    };
+    // A poll hangs on the session all the while: one that is left behind would give its place.
+    let polls = async { while polling.next().await.is_some() {} };
+    let _websocket = tokio::select! {
+        websocket = are_full => websocket,
+        () = polls => panic!("the session goes on"),
+    };
     assert!(polling.write("1").await);
     let _polling = open_socket_at_last(&server, "alice", Transport::Polling).await;
     assert_full(&server, "alice", None).await;
