@@ -54,7 +54,7 @@ pub trait Outbox: Send + Sync {
     /// The head of the log. Its position is proven.
     async fn head(&self) -> Result<Head, StoreError>;
 
-    /// The earlier epochs, each with the last position that it shares with what followed.
+    /// The earlier epochs, in the order in which they ended.
     async fn earlier_epochs(&self) -> Result<Vec<EpochEnd>, StoreError>;
 
     /// Events after a position, ascending, as one read shows them: a hole in what is returned may be an event that
@@ -106,7 +106,11 @@ pub const EPOCH_JUMP: Position = 1_000_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpochEnd {
     pub epoch: Epoch,
+    /// Where it ended. What followed has all up to here, and its numbers go on after a jump.
     pub last_position: Position,
+    /// Its cursors resume up to here. That is where it ended, unless numbers before were given out twice: what is between
+    /// is in the log, and some who read it saw other events under these numbers, or may have missed some.
+    pub common: Position,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

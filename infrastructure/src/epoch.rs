@@ -2,9 +2,9 @@
 //! none ever means two things, and the old epoch is kept with the position at which it ended.
 
 use chat_domain::{
-    Micros,
+    Micros, Position,
     cursor::{Cursor, Epoch},
-    ports::EPOCH_JUMP,
+    ports::{EPOCH_JUMP, EpochEnd},
 };
 use rand::Rng;
 use sea_orm::{DbErr, QueryResult};
@@ -30,7 +30,7 @@ pub async fn begin_new(database: &Database) -> Result<(Cursor, Cursor), SessionE
         }
     };
     // Whoever writes next says whose log it is.
-    let after = switch(&mut session, &head, None).await?;
+    let after = switch(&mut session, &head, None, None).await?;
     session.close().await;
     Ok((head.cursor, after))
 }
@@ -73,32 +73,55 @@ pub(crate) async fn lock_head(session: &mut Session) -> Result<LockedHead, Sessi
     row.and_then(read).map_err(SessionError::unreadable)
 }
 
-/// Whether an epoch came before the present one.
-pub(crate) async fn is_earlier(session: &mut Session, epoch: &Epoch) -> Result<bool, SessionError> {
-    let epoch = sql::text(session.flavor, epoch.as_str());
-    let rows = session
-        .script(format!("SELECT last_position FROM epochs WHERE epoch = {epoch}"))
-        .await?;
-    Ok(!rows.is_empty())
+/// Reads how earlier epochs ended, in that order.
+pub(crate) const ENDS: &str = "SELECT e.epoch, e.last_position, l.common_position FROM epochs e \
+     LEFT JOIN lost_ends l ON l.epoch = e.epoch ORDER BY e.last_position, e.switched_at";
+
+/// A row of [`ENDS`].
+pub(crate) fn end_of(row: &QueryResult) -> Result<EpochEnd, DbErr> {
+    let last_position = row.try_get("", "last_position")?;
+    let common: Option<Position> = row.try_get("", "common_position")?;
+    Ok(EpochEnd {
+        epoch: epoch_of(row)?,
+        last_position,
+        common: common.map_or(last_position, |common| common.min(last_position)),
+    })
 }
 
-/// Ends the present epoch where the head is, begins another, and commits. Says on which server.
+/// How earlier epochs ended, in that order.
+pub(crate) async fn ends(session: &mut Session) -> Result<Vec<EpochEnd>, SessionError> {
+    let rows = session.script(ENDS.into()).await?;
+    let ends: Result<_, _> = rows.iter().map(end_of).collect();
+    ends.map_err(SessionError::unreadable)
+}
+
+/// Ends the present epoch where the head is, begins another, and commits. Says on which server. With `common`, numbers
+/// after it were given out twice: no cursor after it resumes, of whichever epoch it is.
 pub(crate) async fn switch(
     session: &mut Session,
     head: &LockedHead,
     server: Option<&str>,
+    common: Option<Position>,
 ) -> Result<Cursor, SessionError> {
     let flavor = session.flavor;
     let after = Cursor {
         epoch: new_name(),
         position: head.cursor.position + EPOCH_JUMP,
     };
+    let lost_ends = common.map(|common| {
+        format!(
+            "DELETE FROM lost_ends WHERE common_position > {common}; \
+             INSERT INTO lost_ends (epoch, common_position) SELECT e.epoch, {common} FROM epochs e \
+             LEFT JOIN lost_ends l ON l.epoch = e.epoch WHERE e.last_position > {common} AND l.epoch IS NULL; "
+        )
+    });
     let script = format!(
-        "INSERT INTO epochs (epoch, last_position, switched_at) VALUES ({}, {}, {}); \
+        "INSERT INTO epochs (epoch, last_position, switched_at) VALUES ({}, {}, {}); {}\
          UPDATE log_head SET epoch = {}, position = {}, server_id = {} WHERE id = 1; COMMIT",
         sql::text(flavor, head.cursor.epoch.as_str()),
         head.cursor.position,
         head.now,
+        lost_ends.unwrap_or_default(),
         sql::text(flavor, after.epoch.as_str()),
         after.position,
         sql::optional_text(flavor, server),

@@ -6,7 +6,7 @@ use chat_domain::{
     event::{Event, Recorded},
     evolve::evolve,
     facts::Facts,
-    ports::{EPOCH_JUMP, EpochEnd, Head},
+    ports::{EPOCH_JUMP, Head},
 };
 use sea_orm::{DbErr, QueryResult};
 
@@ -26,18 +26,19 @@ pub(crate) struct Fold {
     pub events: u64,
     time: Micros,
     head: Head,
-    epochs: Vec<EpochEnd>,
+    /// Where epochs ended.
+    ends: Vec<Position>,
 }
 
 impl Fold {
-    pub(crate) fn new(head: Head, epochs: Vec<EpochEnd>) -> Self {
+    pub(crate) fn new(head: Head, ends: Vec<Position>) -> Self {
         Self {
             facts: Facts::default(),
             position: 0,
             events: 0,
             time: 0,
             head,
-            epochs,
+            ends,
         }
     }
 
@@ -98,9 +99,8 @@ impl Fold {
     /// Where the numbers go on after the last event: an epoch that ended there jumps, and so does each that followed it
     /// without an event between.
     fn jumps(&self) -> impl Iterator<Item = Position> {
-        let ends = |position| self.epochs.iter().any(|end| end.last_position == position);
         std::iter::successors(Some(self.position), move |&position| {
-            ends(position).then_some(position + EPOCH_JUMP)
+            self.ends.contains(&position).then_some(position + EPOCH_JUMP)
         })
         .skip(1)
     }
@@ -124,8 +124,8 @@ pub(crate) async fn read(
     rows.iter().map(event).collect()
 }
 
-/// The head and the earlier epochs, as the session sees them.
-pub(crate) async fn head(session: &mut Session) -> Result<(Head, Vec<EpochEnd>), FoldError> {
+/// The head, and where earlier epochs ended, as the session sees them.
+pub(crate) async fn head(session: &mut Session) -> Result<(Head, Vec<Position>), FoldError> {
     let rows = session
         .script("SELECT epoch, position, floor, oldest FROM log_head WHERE id = 1".into())
         .await?;
@@ -134,13 +134,13 @@ pub(crate) async fn head(session: &mut Session) -> Result<(Head, Vec<EpochEnd>),
         .ok_or_else(|| DbErr::RecordNotFound("log_head".into()))?;
     let head = crate::outbox::head_of(row)?;
     let rows = session
-        .script("SELECT epoch, last_position FROM epochs ORDER BY last_position".into())
+        .script("SELECT last_position FROM epochs ORDER BY last_position".into())
         .await?;
-    let epochs = rows
+    let ends = rows
         .iter()
-        .map(crate::outbox::epoch_end_of)
+        .map(|row| row.try_get("", "last_position"))
         .collect::<Result<_, _>>()?;
-    Ok((head, epochs))
+    Ok((head, ends))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -162,18 +162,13 @@ mod tests {
     use super::*;
 
     fn after(position: Position, ends: &[Position]) -> Fold {
-        let epoch = Epoch::parse("e").unwrap();
         let head = Head {
-            epoch: epoch.clone(),
+            epoch: Epoch::parse("e").unwrap(),
             position: 9_000_000,
             floor: 5,
             oldest: 1,
         };
-        let ends = ends.iter().map(|&last_position| EpochEnd {
-            epoch: epoch.clone(),
-            last_position,
-        });
-        let mut fold = Fold::new(head, ends.collect());
+        let mut fold = Fold::new(head, ends.to_vec());
         fold.position = position;
         fold
     }

@@ -13,6 +13,7 @@ pub mod database;
 pub mod requirements;
 pub mod session;
 pub mod primary;
+mod remembered;
 mod sql;
 mod rows;
 mod shared_read;

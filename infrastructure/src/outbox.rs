@@ -19,7 +19,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     database::Database,
-    epoch::epoch_of,
+    epoch::{self, epoch_of},
     rows::{self, unavailable},
     shared_read::SharedRead,
     sql::{self, Index},
@@ -237,16 +237,20 @@ impl Outbox for SqlOutbox {
     }
 
     async fn earlier_epochs(&self) -> Result<Vec<EpochEnd>, StoreError> {
-        let select = "SELECT epoch, last_position FROM epochs ORDER BY last_position, switched_at";
-        let rows = self.database.query_all(self.database.statement(select, [])).await;
-        let ends: Result<_, _> = rows.map_err(unavailable)?.iter().map(epoch_end_of).collect();
+        let rows = self
+            .database
+            .query_all(self.database.statement(epoch::ENDS, []))
+            .await;
+        let ends: Result<_, _> = rows.map_err(unavailable)?.iter().map(epoch::end_of).collect();
         ends.map_err(unavailable)
     }
 
     async fn read_after(&self, after: Position, limit: PageLimit) -> Result<Vec<Arc<Recorded>>, StoreError> {
         let range = (after, Position::MAX);
         let rows = self.rows_after(&self.database, range, limit.events).await;
-        rows::events(&self.database, &rows.map_err(unavailable)?, limit).await
+        let events = rows::events(&self.database, &rows.map_err(unavailable)?, limit).await?;
+        self.database.primary.passed(&events);
+        Ok(events)
     }
 
     async fn page(&self, reader: &Reader, range: PageRange, limit: PageLimit) -> Result<Page, StoreError> {
@@ -273,12 +277,5 @@ pub(crate) fn head_of(row: &QueryResult) -> Result<Head, DbErr> {
         position: number("position")?,
         floor: number("floor")?,
         oldest: number("oldest")?,
-    })
-}
-
-pub(crate) fn epoch_end_of(row: &QueryResult) -> Result<EpochEnd, DbErr> {
-    Ok(EpochEnd {
-        epoch: epoch_of(row)?,
-        last_position: row.try_get("", "last_position")?,
     })
 }

@@ -10,11 +10,15 @@
 //!   And so does one that was started again: without a binary log, InnoDB shows a commit to others before it is on the
 //!   disk, so that a crash can take what readers of any node have seen, and only the database knows that it crashed.
 //! - **Is what was seen still there?** A head below what this node has seen begins a new epoch too.
+//! - **Is it still what was seen?** A log that lost its end may have been written on before this node looks, and reach
+//!   further than ever. The node remembers which events it has written and read (`remembered`), and holds them to the
+//!   rows. Where others stand under their numbers, a new epoch begins, and no cursor after the last event that is the same
+//!   resumes: what follows it is in the log, and is given once more to those who come back from before it.
 //!
 //! A new epoch where nothing was lost costs a jump of the numbers and nothing else, so doubt is decided that way.
 //! Servers of one storage, as Aurora's, lose nothing between them: there a configured name stands for all of them. So it
-//! may for Galera's, whose servers can lose what they acknowledged when several of them crash: a head that went back is
-//! still found then, and a loss whose numbers were taken again is not.
+//! may for Galera's, whose servers can lose what they acknowledged when several of them crash: what went is found then by
+//! each node that has seen it. A loss that no living node remembers is not.
 //!
 //! - **Does it keep what it says?** A server that the writer meets later may be laxer than that at which the node started:
 //!   one that does not flush at commit is refused as it would be at the start.
@@ -23,11 +27,12 @@
 //! that comes out at another server is refused. Otherwise one page could come from a server that is behind the tail.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use chat_domain::cursor::Cursor;
+use chat_domain::{Position, cursor::Cursor, event::Recorded, ports::EpochEnd};
 use sea_orm::{
     DbErr, QueryResult,
     sqlx::{self, Row, mysql::MySqlConnection},
@@ -37,7 +42,9 @@ use tracing::{info, warn};
 
 use crate::{
     database::Flavor,
-    epoch, metrics,
+    epoch::{self, LockedHead},
+    metrics,
+    remembered::{Compared, Mark, Remembered},
     session::{Session, SessionError},
     sql,
 };
@@ -59,6 +66,7 @@ struct Known {
     server: Option<Server>,
     /// A place in the log that is committed.
     seen: Option<Cursor>,
+    remembered: Remembered,
 }
 
 #[derive(Debug, Clone)]
@@ -143,9 +151,18 @@ impl Primary {
         self.lock().seen.clone()
     }
 
-    /// The writer has seen the log so far, under the lock.
-    pub(crate) fn saw(&self, cursor: Cursor) {
-        self.lock().seen = Some(cursor);
+    /// The writer has committed these events, and seen the log so far, under the lock.
+    pub(crate) fn saw(&self, cursor: Cursor, committed: &[Arc<Recorded>]) {
+        let mut known = self.lock();
+        known.seen = Some(cursor);
+        known.remembered.add(committed);
+    }
+
+    /// These events were read, to be passed on.
+    pub(crate) fn passed(&self, events: &[Arc<Recorded>]) {
+        if !events.is_empty() {
+            self.lock().remembered.add(events);
+        }
     }
 
     /// A reader has seen the head at `now`; `before` is what was known when it asked.
@@ -186,17 +203,37 @@ impl Primary {
             (Some(stored), Some(server)) => stored != server,
             _ => false,
         };
-        let lost = match &seen {
-            Some(seen) if !reaches(&head.cursor, seen) => !epoch::is_earlier(session, &seen.epoch).await?,
-            _ => false,
+        let (compared, last) = self.compare(session, &head).await?;
+        let is_other = seen.as_ref().is_some_and(|seen| seen.epoch != head.cursor.epoch);
+        let ends = if is_other || compared.taken.is_some() {
+            epoch::ends(session).await?
+        } else {
+            Vec::new()
         };
-        let cursor = if changed || lost {
-            let after = epoch::switch(session, &head, server.as_deref()).await?;
+        let lost = seen.as_ref().is_some_and(|seen| {
+            !reaches(&head.cursor, seen) && ends.iter().all(|end| end.epoch != seen.epoch)
+        }) || compared.is_short;
+        // Another node may have been the first to find it.
+        let taken = compared.taken.filter(|taken| {
+            let settles = |end: &EpochEnd| end.last_position >= *taken && end.common < *taken;
+            !ends.iter().any(settles)
+        });
+        let reason = match (changed, taken, lost) {
+            (true, ..) => Some("the log is on another database server"),
+            (_, Some(_), _) => Some("other events took numbers that were seen"),
+            (.., true) => Some("the head of the log went back"),
+            _ => None,
+        };
+        let cursor = if let Some(reason) = reason {
+            // A replica that takes over has not been written to since. Anywhere else, what nobody here remembers may be
+            // other events, too.
+            let in_doubt = taken.is_some() || lost && !changed && compared.common < head.cursor.position;
+            let common = in_doubt.then_some(compared.common);
+            let after = epoch::switch(session, &head, server.as_deref(), common).await?;
             metrics::epoch_begun();
             warn!(
-                before = %head.cursor, after = %after, server = server.as_deref(),
-                "{}: a new epoch begins, for the log may have lost its end",
-                if changed { "the log is on another database server" } else { "the head of the log went back" }
+                before = %head.cursor, after = %after, server = server.as_deref(), common,
+                "{reason}: a new epoch begins, for the log may have lost its end",
             );
             after
         } else if head.server.is_none() && server.is_some() {
@@ -211,8 +248,41 @@ impl Primary {
             session.script("ROLLBACK".into()).await?;
             head.cursor
         };
+        let mut known = self.lock();
+        known.remembered.forget(&compared.gone);
+        if let Some((position, mark)) = last {
+            known.remembered.see(position, mark);
+        }
+        drop(known);
         self.found(answer.map(|answer| (answer.identity, answer.own, flavor)), cursor);
         Ok(())
+    }
+
+    /// Holds what is remembered to the log, whose head is locked; also gives the log's last event.
+    async fn compare(
+        &self,
+        session: &mut Session,
+        head: &LockedHead,
+    ) -> Result<(Compared, Option<(Position, Mark)>), SessionError> {
+        let remembered = self.lock().remembered.all();
+        let head = head.cursor.position;
+        let positions = remembered.range(..head).map(|(position, _)| *position);
+        let select = format!(
+            "SELECT position, occurred_at, actor_id, command_key FROM outbox WHERE position IN ({})",
+            sql::list(positions.chain([head]))
+        );
+        let rows = session.script(select).await?;
+        let read = |row: &QueryResult| -> Result<_, DbErr> {
+            let (actor, key): (String, String) =
+                (row.try_get("", "actor_id")?, row.try_get("", "command_key")?);
+            let mark = Mark::new(row.try_get("", "occurred_at")?, &actor, &key);
+            Ok((row.try_get("", "position")?, mark))
+        };
+        let rows: Result<BTreeMap<Position, Mark>, _> = rows.iter().map(read).collect();
+        let rows = rows.map_err(SessionError::unreadable)?;
+        let last = rows.last_key_value().filter(|(position, _)| **position == head);
+        let last = last.map(|(position, mark)| (*position, *mark));
+        Ok((Compared::new(remembered, &rows, head), last))
     }
 
     /// Breaks the session's silence, and finds out whether something could be written: whether the server still is the
@@ -405,7 +475,7 @@ mod tests {
     async fn a_head_below_what_was_seen_is_suspected_and_one_that_was_read_early_is_not() {
         let primary = seeing(at("a", 10));
         let before = primary.seen();
-        primary.saw(at("a", 12));
+        primary.saw(at("a", 12), &[]);
         primary.read(before.as_ref(), &at("a", 11));
         assert!(!is_suspected(&primary).await, "the writer committed meanwhile");
         assert_eq!(primary.seen(), Some(at("a", 12)));

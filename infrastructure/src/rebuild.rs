@@ -30,7 +30,7 @@ pub async fn rebuild(database: &Database) -> Result<Rebuilt, FoldError> {
     if !presence::take_all(&mut session).await? {
         return Err(FoldError::NodeServes);
     }
-    let (head, epochs) = fold::head(&mut session).await?;
+    let (head, ends) = fold::head(&mut session).await?;
     session
         .script(format!(
             "DELETE FROM checkpoints WHERE name = '{REBUILD}'; \
@@ -40,7 +40,7 @@ pub async fn rebuild(database: &Database) -> Result<Rebuilt, FoldError> {
     clear(&mut session).await?;
     info!("the old projections are gone");
 
-    let mut fold = Fold::new(head.clone(), epochs);
+    let mut fold = Fold::new(head.clone(), ends);
     loop {
         let after = fold.position;
         let events = fold::read(&mut session, flavor, after, head.position).await?;

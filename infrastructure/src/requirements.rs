@@ -40,6 +40,7 @@ pub enum Kind {
 const TABLES: &[&str] = &[
     "log_head",
     "epochs",
+    "lost_ends",
     "outbox",
     "messages",
     "conversations",

@@ -304,8 +304,9 @@ impl Tail {
         // Several may have begun with nothing between them.
         for (end, ended) in ends.iter().enumerate().skip(first) {
             let last = ended.last_position;
-            if at.position > last {
-                warn!(outbox.epoch = %head.epoch, outbox.position = last, "the log lost its end");
+            // Of numbers that were given out twice nobody can tell which events a reader has seen.
+            if at.position > ended.common {
+                warn!(outbox.epoch = %head.epoch, outbox.position = ended.common, "the log lost its end");
                 *at = head.cursor();
                 self.publish.restart(at);
                 break;

@@ -48,7 +48,7 @@ impl Report {
 /// Compares all of it.
 pub async fn verify(database: &Database) -> Result<Report, FoldError> {
     let mut session = snapshot(database).await?;
-    let (head, epochs) = fold::head(&mut session).await?;
+    let (head, ends) = fold::head(&mut session).await?;
     let mut check = Check {
         flavor: database.flavor,
         report: Report {
@@ -58,7 +58,7 @@ pub async fn verify(database: &Database) -> Result<Report, FoldError> {
         received: HashMap::new(),
         adopted: HashMap::new(),
     };
-    let mut fold = Fold::new(head.clone(), epochs);
+    let mut fold = Fold::new(head.clone(), ends);
     loop {
         let after = fold.position;
         let events = fold::read(&mut session, database.flavor, after, head.position).await?;

@@ -8,9 +8,10 @@ use crate::DownOptions;
 use crate::error::{During, Error, Result};
 
 /// Our tables, each with a column by which it is told from another program's table of the same name.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: [(&str, &str); 10] = [
     ("log_head", "last_time"),
     ("epochs", "last_position"),
+    ("lost_ends", "common_position"),
     ("outbox", "command_hash"),
     ("messages", "conversation_id"),
     ("conversations", "last_message_id"),

@@ -25,6 +25,7 @@
 mod dialect;
 mod m20261123_000001_create_log;
 mod m20261123_000002_create_projections;
+mod m20261201_000004_expand_lost_ends;
 
 mod adoption;
 #[cfg(feature = "upcoming")]
@@ -190,9 +191,10 @@ struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        let released: [Box<dyn MigrationTrait>; 2] = [
+        let released: [Box<dyn MigrationTrait>; 3] = [
             Box::new(m20261123_000001_create_log::Migration),
             Box::new(m20261123_000002_create_projections::Migration),
+            Box::new(m20261201_000004_expand_lost_ends::Migration),
         ];
         #[cfg(feature = "upcoming")]
         let released = released.into_iter().chain(upcoming::migrations());

@@ -17,6 +17,7 @@ use crate::{
 
 const LOG: &str = "m20261123_000001_create_log";
 const PROJECTIONS: &str = "m20261123_000002_create_projections";
+const LOST_ENDS: &str = "m20261201_000004_expand_lost_ends";
 const NEWER: &str = "INSERT INTO seaql_migrations VALUES ('m20991231_000001_of_tomorrow', 0)";
 const EVENT: &str = "INSERT INTO outbox (position, type, conversation_id, actor_id, command_key, command_hash, occurred_at, \
      receiver_id, seq, received_after) VALUES (7, 'message.sent', 7, 'alice', 'c1', x'00', 0, 'bob', 1, 0)";
@@ -84,11 +85,11 @@ async fn up_creates_the_schema_once() {
     let before = status(&db).await.unwrap();
     assert_eq!(
         (before.applied.len(), before.pending),
-        (0, vec![LOG.to_owned(), PROJECTIONS.to_owned()])
+        (0, [LOG, PROJECTIONS, LOST_ENDS].map(str::to_owned).to_vec())
     );
     assert_eq!(tables(&db).await, [] as [&str; 0], "status writes nothing");
 
-    assert_eq!(up(&db).await.unwrap(), [LOG, PROJECTIONS]);
+    assert_eq!(up(&db).await.unwrap(), [LOG, PROJECTIONS, LOST_ENDS]);
     let made = head(&db).await;
     assert_eq!(up(&db).await.unwrap(), [] as [&str; 0]);
     assert_eq!(head(&db).await, made);
@@ -96,7 +97,7 @@ async fn up_creates_the_schema_once() {
     let after = status(&db).await.unwrap();
     assert_eq!(
         (after.applied, after.pending.len()),
-        (vec![LOG.to_owned(), PROJECTIONS.to_owned()], 0)
+        ([LOG, PROJECTIONS, LOST_ENDS].map(str::to_owned).to_vec(), 0)
     );
     check_version(&db).await.unwrap();
 
@@ -135,6 +136,7 @@ async fn schema_is_the_one_that_is_written_down() {
             "epochs: epoch text key 1, last_position integer, switched_at integer",
             "log_head: id integer key 1, epoch text, position integer, last_time integer, floor integer, \
              oldest integer, server_id text null",
+            "lost_ends: epoch text key 1, common_position integer",
             "messages: _id integer key 1, sender_id text, reciver_id text, sent_at integer, recived_at integer null, \
              data blob null, content_type text, conversation_id integer, seq integer",
             "outbox: position integer key 1, type text, conversation_id integer, actor_id text, via text null, \
@@ -198,11 +200,11 @@ async fn down_drops_all_and_up_begins_another_history() {
     let first = head(&db).await;
     assert_eq!(
         down(&db, DownOptions::default()).await.unwrap(),
-        [PROJECTIONS, LOG]
+        [LOST_ENDS, PROJECTIONS, LOG]
     );
     assert_eq!(tables(&db).await, [] as [&str; 0]);
     assert_eq!(down(&db, DownOptions::default()).await.unwrap(), [] as [&str; 0]);
-    assert_eq!(up(&db).await.unwrap(), [LOG, PROJECTIONS]);
+    assert_eq!(up(&db).await.unwrap(), [LOG, PROJECTIONS, LOST_ENDS]);
     assert_ne!(head(&db).await, first, "a new log has a new epoch");
 }
 
@@ -256,7 +258,7 @@ async fn replicas_that_start_at_once_all_come_up() {
         let (one, two, three) = tokio::join!(start(one), start(two), start(three));
         let mut applied = [one, two, three].map(|replica| replica.unwrap().unwrap().len());
         applied.sort_unstable();
-        assert_eq!(applied, [0, 0, 2], "one migrates, two find it done");
+        assert_eq!(applied, [0, 0, 3], "one migrates, two find it done");
         assert_eq!(head(&file.connect().await).await.len(), 1);
     }
 }
@@ -333,13 +335,13 @@ async fn an_interrupted_up_goes_on() {
         .unwrap();
     let begun = head(&db).await;
     run(&db, "DROP TABLE epochs").await;
-    assert_eq!(up(&db).await.unwrap(), [LOG, PROJECTIONS]);
+    assert_eq!(up(&db).await.unwrap(), [LOG, PROJECTIONS, LOST_ENDS]);
     assert_eq!(head(&db).await, begun, "the head that was there stays");
-    assert_eq!(tables(&db).await.len(), 8);
+    assert_eq!(tables(&db).await.len(), 9);
 
     run(&db, "DELETE FROM seaql_migrations").await;
     run(&db, "DELETE FROM log_head").await;
-    assert_eq!(up(&db).await.unwrap(), [LOG, PROJECTIONS]);
+    assert_eq!(up(&db).await.unwrap(), [LOG, PROJECTIONS, LOST_ENDS]);
     assert_eq!(head(&db).await.len(), 1);
     assert_eq!(rows(&db, "SELECT name FROM checkpoints").await, ["received_at"]);
 }

@@ -225,7 +225,7 @@ impl Hub {
             Some(cursor) if cursor.epoch != head.epoch => {
                 let earlier = self.shared.outbox.earlier_epochs().await?;
                 let end = earlier.iter().find(|end| end.epoch == cursor.epoch);
-                end.is_none_or(|end| position > end.last_position)
+                end.is_none_or(|end| position > end.common)
                     .then_some(ResetReason::OtherEpoch)
             }
             _ => (position > head.position).then_some(ResetReason::Ahead),

@@ -495,6 +495,7 @@ async fn who_resumes_while_the_log_loses_its_end_is_judged_by_what_is_left() {
     let end = EpochEnd {
         epoch: log.cursor(0).epoch,
         last_position: 1,
+        common: 1,
     };
     *log.lost.lock().unwrap() = Some((head, end));
     log.hub.restart(&restarted);

@@ -99,7 +99,7 @@ pub(super) async fn attempt(
     session.script(flavor.together(&end)).await?;
     let committed = Cursor { position, ..head };
     memory.keep(facts, committed.clone());
-    primary.saw(committed);
+    primary.saw(committed, &batch.recorded);
     Ok(batch)
 }
 
@@ -212,7 +212,7 @@ pub(super) async fn commit(
         .unwrap_or_else(|| Err(DbErr::RecordNotFound("log_head".into())))
         .map_err(SessionError::unreadable)?;
     batch.happened_at(now);
-    primary.saw(head);
+    primary.saw(head, &batch.recorded);
     Ok(batch)
 }
 

@@ -17,13 +17,14 @@ use crate::{BOOKKEEPING, DownOptions, guard};
 const LARGEST_ID: i64 = u32::MAX as i64;
 
 /// The tables of the log; `log_head` first, so that nothing is written to what goes.
-const LOG: [&str; 6] = [
+const LOG: [&str; 7] = [
     "log_head",
     "checkpoints",
     "participants",
     "conversations",
     "outbox",
     "epochs",
+    "lost_ends",
 ];
 
 pub(super) async fn run(

@@ -53,6 +53,129 @@ async fn is_clean(server: &Server) {
     assert_eq!(outcome.code, 0, "{outcome:?}");
 }
 
+/// Up to where cursors of ended epochs resume that reach no further.
+async fn lost_ends(database: &Database) -> Vec<String> {
+    inside::rows(database, "lost_ends", "epoch, common_position", "epoch").await
+}
+
+/// A node in a cluster whose servers have one name, behind a proxy.
+async fn named_node(database: &Database) -> (Server, Proxy) {
+    let proxy = Proxy::before(database).await;
+    let url = proxy.url(database);
+    let settings = [("CHAT_DATABASE_URL", url.as_str()), NAMED, BEAT];
+    (Server::start(database, &settings).await, proxy)
+}
+
+const NAMED: (&str, &str) = ("CHAT_DATABASE_IDENTITY", "cluster");
+
+/// A cluster lost its last commits while two nodes that have seen them cannot reach it, and a third one, which has not,
+/// writes as many events on.
+async fn numbers_that_others_took_begin_an_epoch(kind: Kind, count_taken: usize, reason: &str) {
+    const KEPT: i64 = 40;
+    let database = Database::fresh(kind).await;
+    let (one, proxy_of_one) = named_node(&database).await;
+    let (two, proxy_of_two) = named_node(&database).await;
+    let old = epoch(&database).await;
+    let stream = tokio::spawn(watch_stream(one.client("bob")));
+    let kept = send(&one.client("alice"), "bob", texts("kept", KEPT as usize)).await;
+    let lost = send(&one.client("alice"), "bob", texts("lost", 20)).await;
+    for node in [&one, &two] {
+        answer(Door::Stream, node, "bob", "0", lost[19]).await;
+    }
+    for proxy in [&proxy_of_one, &proxy_of_two] {
+        proxy.refuse(true);
+        proxy.cut();
+    }
+    inside::go_back(&database, KEPT).await;
+    let mut third = Server::start(&database, &[NAMED, BEAT]).await;
+    let taken = send(&third.client("alice"), "bob", texts("taken", count_taken)).await;
+    assert_eq!((taken[0], kept[39] + 1), (lost[0], lost[0]), "the same numbers");
+    third.restart().await;
+    send(&third.client("alice"), "bob", texts("again", 1)).await;
+    assert_eq!(
+        epochs(&database).await,
+        [] as [String; 0],
+        "nobody who was there remembers anything"
+    );
+    let last = head(&database).await;
+    let watched_third = tokio::spawn(watch_stream(third.client("bob")));
+
+    proxy_of_one.refuse(false);
+    let new = [format!("{old}|{last}")];
+    eventually("a new epoch", LIMIT, || async { epochs(&database).await == new }).await;
+    assert_eq!(lost_ends(&database).await, [format!("{old}|{KEPT}")]);
+    eventually("the node says why", LIMIT, || async {
+        one.log().contains(reason)
+    })
+    .await;
+    // The second one remembers as much, and finds that it was settled.
+    proxy_of_two.refuse(false);
+    two.ready().await;
+    let nodes = [&one, &two, &third];
+    eventually("each node leaves the log of before", LIMIT, || async {
+        nodes
+            .iter()
+            .all(|node| node.log().contains("the log lost its end"))
+    })
+    .await;
+    let mut after = Vec::new();
+    for (n, node) in nodes.into_iter().enumerate() {
+        let first = format!("after-{n}-0");
+        eventually("a message is taken", LIMIT, || async {
+            node.client("alice")
+                .send("bob", &first, Some(&first))
+                .await
+                .is_ok()
+        })
+        .await;
+        // The same key: what it was given.
+        after.extend(send(&node.client("alice"), "bob", texts(&format!("after-{n}"), 3)).await);
+    }
+    after.extend(send(&one.client("alice"), "bob", [END.to_string()]).await);
+    assert!(after[0] > last + 1_000_000, "{after:?}");
+
+    // Whoever stayed was told once, also where nothing was lost: it may have come from elsewhere.
+    for watched in [stream, watched_third] {
+        let watched = tokio::time::timeout(LIMIT, watched).await.unwrap().unwrap();
+        assert_eq!(watched.resets.len(), 1, "{:?}", watched.resets);
+        assert_eq!(watched.resets[0]["reason"], "other_epoch");
+        assert!(
+            watched.texts.values().all(|texts| texts.len() == 1),
+            "{:?}",
+            watched.texts
+        );
+        let seen: Vec<_> = watched.texts.keys().copied().collect();
+        assert!(seen.ends_with(&after), "{seen:?} and not {after:?}");
+    }
+    // All that was seen under numbers which others took, and all that a reader may have missed one of.
+    let cursors = [
+        0,
+        1,
+        KEPT - 1,
+        KEPT,
+        KEPT + 1,
+        last - 1,
+        last,
+        KEPT + 20,
+        last + 1,
+    ];
+    for node in nodes {
+        cursors_are_kept_up_to(KEPT, cursors, &old, node, &database).await;
+        is_clean(node).await;
+    }
+    // It is settled.
+    for (node, proxy) in [(&one, &proxy_of_one), (&two, &proxy_of_two)] {
+        proxy.cut();
+        eventually("a message is taken", LIMIT, || async {
+            node.client("alice").send("bob", "on it goes", None).await.is_ok()
+        })
+        .await;
+    }
+    third.restart().await;
+    send(&third.client("alice"), "bob", texts("at-last", 1)).await;
+    assert_eq!(epochs(&database).await.len(), 1);
+}
+
 /// When a database is started again, by its own clock.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Again {
@@ -560,6 +683,39 @@ on_database_servers! {
             waived.client("alice").send("bob", "lax", Some("l")).await.is_ok()
         })
         .await;
+    }
+
+    /// The head is where it was, or further: only who has seen them knows that these numbers named other events.
+    async fn numbers_that_others_took_under_the_name_of_a_cluster_begin_an_epoch(kind) {
+        numbers_that_others_took_begin_an_epoch(kind, 30, "other events took numbers that were seen").await;
+    }
+
+    async fn so_do_some_of_them_where_the_head_went_back_too(kind) {
+        numbers_that_others_took_begin_an_epoch(kind, 10, "other events took numbers that were seen").await;
+    }
+
+    async fn nodes_that_come_back_to_the_same_log_begin_no_epoch(kind) {
+        let database = Database::fresh(kind).await;
+        let mut nodes = Vec::new();
+        for _ in 0..2 {
+            nodes.push(named_node(&database).await);
+        }
+        for round in 0..4 {
+            for (n, (node, proxy)) in nodes.iter_mut().enumerate() {
+                send(&node.client("alice"), "bob", texts(&format!("sent-{round}-{n}"), 30)).await;
+                proxy.cut();
+                eventually("a message is taken", LIMIT, || async {
+                    node.client("carol").send("dan", "again", None).await.is_ok()
+                })
+                .await;
+            }
+        }
+        let (node, _) = &mut nodes[0];
+        node.kill9().await;
+        node.restart().await;
+        send(&node.client("alice"), "bob", texts("restarted", 2)).await;
+        assert_eq!(epochs(&database).await, [] as [String; 0]);
+        assert_eq!(lost_ends(&database).await, [] as [String; 0]);
     }
 
     async fn the_name_of_a_cluster_stands_for_all_its_servers(kind) {

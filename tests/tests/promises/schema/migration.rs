@@ -8,10 +8,13 @@ use chat_tests::{
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
-const NAMES: [&str; 2] = [
+const NAMES: [&str; 3] = [
     "m20261123_000001_create_log",
     "m20261123_000002_create_projections",
+    "m20261201_000004_expand_lost_ends",
 ];
+/// In the order in which they are undone.
+const REVERSED: [&str; 3] = [NAMES[2], NAMES[1], NAMES[0]];
 const NEWER: &str =
     "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m20991231_000001_of_tomorrow', 0)";
 const QUIET: (&str, &str) = ("CHAT_LOG", "off");
@@ -61,7 +64,6 @@ async fn head(database: &Database) -> String {
 on_each_database! {
     async fn up_and_down_and_up_make_the_same_schema(kind) {
         let database = Database::fresh(kind).await;
-        let reversed = [NAMES[1], NAMES[0]];
         let empty = schema(&database).await;
         assert_eq!(empty, [] as [&str; 0]);
         says(&database, &["status"], &each("pending", NAMES)).await;
@@ -72,13 +74,13 @@ on_each_database! {
         says(&database, &["up"], &each("applied", NAMES)).await;
         let made = schema(&database).await;
         let tables = made.iter().filter(|line| line.contains("CREATE TABLE")).count();
-        assert_eq!(tables, 8, "seven tables of ours and that of the migrations: {made:#?}");
+        assert_eq!(tables, 9, "eight tables of ours and that of the migrations: {made:#?}");
         let first = head(&database).await;
         says(&database, &["up"], &["nothing is pending".into()]).await;
         says(&database, &["status"], &each("applied", NAMES)).await;
         assert_eq!((head(&database).await, schema(&database).await), (first.clone(), made.clone()));
 
-        says(&database, &["down"], &each("undone", reversed)).await;
+        says(&database, &["down"], &each("undone", REVERSED)).await;
         assert_eq!(schema(&database).await, empty, "nothing is left");
         says(&database, &["down"], &["nothing was applied".into()]).await;
         says(&database, &["status"], &each("pending", NAMES)).await;
@@ -145,7 +147,7 @@ on_each_database! {
         refuses(&database, &["down"], text).await;
         let after = (schema(&database).await, chat_tests::inside::projections(&database).await, head(&database).await);
         assert_eq!(after, before);
-        says(&database, &["down", "--discard-messages"], &each("undone", [NAMES[1], NAMES[0]])).await;
+        says(&database, &["down", "--discard-messages"], &each("undone", REVERSED)).await;
         assert_eq!(schema(&database).await, [] as [&str; 0]);
     }
 
@@ -176,11 +178,14 @@ on_each_database! {
         let made = schema(&database).await;
         let begun = head(&database).await;
         let forget_second = format!("DELETE FROM seaql_migrations WHERE version = '{}'", NAMES[1]);
+        let forget_third = format!("DELETE FROM seaql_migrations WHERE version = '{}'", NAMES[2]);
         for (left, pending) in [
             // Nothing of the second is recorded, and part of it is there.
             (vec![forget_second.as_str(), "DROP TABLE checkpoints", "DROP TABLE participants"], vec![NAMES[1]]),
             (vec![&forget_second, "DELETE FROM checkpoints"], vec![NAMES[1]]),
             (vec![&forget_second], vec![NAMES[1]]),
+            (vec![&forget_third, "DROP TABLE lost_ends"], vec![NAMES[2]]),
+            (vec![&forget_third], vec![NAMES[2]]),
             // All of the first is there but its record; nothing of the second.
             (vec!["DELETE FROM seaql_migrations", "DROP TABLE messages", "DROP TABLE conversations", "DROP TABLE participants",
                 "DROP TABLE checkpoints"], NAMES.to_vec()),
@@ -270,7 +275,7 @@ on_database_servers! {
         named.sort_unstable();
         assert_eq!(rights, named);
         says(&database, &["up"], &each("applied", NAMES)).await;
-        says(&database, &["down"], &each("undone", [NAMES[1], NAMES[0]])).await;
+        says(&database, &["down"], &each("undone", REVERSED)).await;
     }
 
     /// Killed between its statements; repeated, it goes on.
@@ -288,6 +293,7 @@ on_database_servers! {
             "CREATE TABLE IF NOT EXISTS `messages`",
             "CREATE TABLE IF NOT EXISTS `participants`",
             "INSERT INTO `checkpoints`",
+            "CREATE TABLE IF NOT EXISTS `lost_ends`",
         ] {
             let database = Database::fresh(kind).await;
             let proxy = Proxy::before(&database).await;
