@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::sleep;
 
@@ -136,6 +137,9 @@ pub enum Fault {
     FailOver(Replication),
     /// Of servers that commit together, the one that is written to; another one takes its place.
     KillWriter,
+    /// That one and the one that took its place, before the third has noticed; it goes on alone then, as an operator
+    /// tells it to.
+    KillTwo,
     /// Another one of them.
     KillOther,
     FreezeOther,
@@ -183,6 +187,7 @@ impl Fault {
             Fault::MoveDatabaseClock(_) => "the database's clock jumps",
             Fault::Restore => "restore of an old dump",
             Fault::KillWriter => "a cluster loses its writer",
+            Fault::KillTwo => "a cluster loses two servers",
             Fault::KillOther => "a cluster loses a server",
             Fault::FreezeOther => "SIGSTOP of a cluster's server",
             Fault::FailOver(Replication::Cut) => "fail-over, the end is lost",
@@ -231,6 +236,7 @@ impl Fault {
             | Fault::FullDatabaseDisk
             | Fault::MoveDatabaseClock(_)
             | Fault::KillWriter
+            | Fault::KillTwo
             | Fault::KillOther
             | Fault::FreezeOther => Place::Database,
             // It is about all of them.
@@ -352,7 +358,7 @@ impl World {
         if !self.others.is_empty() {
             all.extend([
                 Fault::KillWriter,
-                Fault::KillWriter,
+                Fault::KillTwo,
                 Fault::KillOther,
                 Fault::FreezeOther,
             ]);
@@ -483,6 +489,11 @@ impl World {
             Fault::Restore => self.dump = self.database.dump().await,
             Fault::FailOver(replication) => self.prepare_to_fail_over(replication).await,
             Fault::KillWriter => self.kill_writer().await,
+            Fault::KillTwo => {
+                self.kill_writer().await;
+                sleep(Duration::from_millis(300)).await;
+                self.kill_writer().await;
+            }
             Fault::KillOther => self.other().kill9().await,
             Fault::FreezeOther => self.other().sigstop(),
             Fault::CutOffWithLock(_) | Fault::FreezeWithLock(_) => unreachable!("begun above"),
@@ -540,6 +551,10 @@ impl World {
             }
             Fault::FailOver(_) => self.fail_over().await,
             Fault::KillWriter | Fault::KillOther => self.other().start().await,
+            Fault::KillTwo => {
+                self.server().go_on_alone().await;
+                join_all(self.others.iter_mut().map(|(server, _)| server.start())).await;
+            }
             Fault::FreezeOther => self.other().sigcont(),
             Fault::RestartAll
             | Fault::CutClients(_)

@@ -67,6 +67,20 @@ impl DatabaseServer {
         .await;
     }
 
+    /// Waits until it knows that it has lost most of its cluster, and tells it to be the whole of it.
+    pub async fn go_on_alone(&self) {
+        eventually("a server has lost its cluster", LIMIT, || async {
+            let status = "SELECT variable_value FROM information_schema.global_status \
+                          WHERE variable_name = 'WSREP_CLUSTER_STATUS'";
+            self.try_text(status)
+                .await
+                .is_some_and(|status| status != "Primary")
+        })
+        .await;
+        self.execute("SET GLOBAL wsrep_provider_options = 'pc.bootstrap=YES'")
+            .await;
+    }
+
     /// Where its files stand in the log of the cluster, by its own account. It must not run.
     pub(super) async fn place_in_the_cluster(&self) -> String {
         let before = self.log().len();

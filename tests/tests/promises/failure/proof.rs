@@ -78,7 +78,11 @@ async fn nothing_is_found_on_mariadb_with_three_nodes_and_a_replica() {
 /// Servers that commit together lose nothing, and no epoch ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_found_on_a_galera_cluster_of_three() {
-    let mut plan = plan(Kind::MariaDb, 45, &["a cluster loses its writer"]);
+    let mut plan = plan(
+        Kind::MariaDb,
+        45,
+        &["a cluster loses its writer", "a cluster loses two servers"],
+    );
     plan.standby = false;
     plan.cluster = true;
     let findings = run(&plan).await;
