@@ -352,11 +352,15 @@ async fn of_poll(request: reqwest::RequestBuilder, after: Option<String>) -> Vec
             let begin = match after.as_deref() {
                 // The chain begins at what was asked after, if that is a place.
                 Some(after) if after != "0" => None,
-                // From the beginning, also where there is nothing for this reader yet.
-                Some(_) => Some(format!(
-                    "{}:0",
-                    end.rsplit_once(':').map_or("", |(epoch, _)| epoch)
-                )),
+                // From the beginning, also where there is nothing for this reader yet. An epoch may have begun since the
+                // first event was read.
+                Some(_) => {
+                    let named = events
+                        .first()
+                        .map_or_else(|| end.clone(), |first| text(first, "prev"));
+                    let epoch = named.rsplit_once(':').map_or("", |(epoch, _)| epoch);
+                    Some(format!("{epoch}:0"))
+                }
                 None => Some(
                     events
                         .first()
