@@ -46,6 +46,7 @@ pub async fn migrate(
             tell(&named("applied", &applied, "nothing is pending"))
         }
         MigrateAction::Down => {
+            check_file(&config)?;
             let _alone = alone(&config)?;
             let database = connect(&config).await?;
             fill_received_at(&database).await?;
@@ -57,6 +58,9 @@ pub async fn migrate(
         // The command line asks `check_migration`, which has an exit code of its own.
         MigrateAction::Check => check_migration(config, ids).await.map(|_| ()),
         MigrateAction::Status => {
+            if let Some(missing) = missing_file(&config)? {
+                return tell(&format!("{missing}\n"));
+            }
             let database = connect(&config).await?;
             let status = chat_migration::status(&database.pool).await.map_err(describe)?;
             // Of what it does not know, it says whether it can serve all the same.
@@ -96,6 +100,10 @@ async fn fill_received_at(database: &Database) -> anyhow::Result<()> {
 /// Says what `migrate up` and `serve` would refuse, and what adopting a table of the seed's means. `Ok(false)` when
 /// something is refused.
 pub async fn check_migration(config: Config, ids: IdMap) -> anyhow::Result<bool> {
+    if let Some(missing) = missing_file(&config)? {
+        tell(&format!("{missing}\n"))?;
+        return Ok(true);
+    }
     let database = connect(&config).await?;
     let mut unmet = unmet_of_server(&database, &config).await?;
     let status = chat_migration::status(&database.pool).await.map_err(describe)?;
@@ -181,17 +189,23 @@ fn named(what: &str, names: &[String], none: &str) -> String {
     }
 }
 
-/// Whoever connects to an SQLite file that is not there makes it, and so does whoever locks it.
-fn check_file(config: &Config) -> anyhow::Result<()> {
-    if let Location::Sqlite { file, .. } = Location::parse(config.database_url.expose())?
-        && !file.try_exists()?
-    {
-        bail!(
+/// Says that an SQLite file is not there. To connect to it, or to lock it, would make it.
+fn missing_file(config: &Config) -> anyhow::Result<Option<String>> {
+    let Location::Sqlite { file, .. } = Location::parse(config.database_url.expose())? else {
+        return Ok(None);
+    };
+    let is_missing = !file.try_exists()?;
+    Ok(is_missing.then(|| {
+        format!(
             "there is no database {}: `chat-system migrate up` makes one",
             file.display()
-        );
-    }
-    Ok(())
+        )
+    }))
+}
+
+/// For a command that needs a database, and makes none.
+fn check_file(config: &Config) -> anyhow::Result<()> {
+    missing_file(config)?.map_or(Ok(()), |missing| bail!(missing))
 }
 
 /// For a command that needs a log, and makes none.
