@@ -11,7 +11,7 @@ use chat_domain::{
     batch::{Marked, Outcome},
     command::{Action, Command},
     ids::{CommandKey, ConversationId, UserId},
-    ports::ExecuteError,
+    ports::{ExecuteError, PAGE_BYTES},
     rejection::Rejection,
     views::{ConversationPage, ConversationView, Message, MessagePage, MessageRange, Order},
 };
@@ -190,10 +190,7 @@ pub async fn get_message(
     Ok((message, room))
 }
 
-/// Bytes of a page as JSON, at most; one of anything always fits.
-pub const PAGE_BYTES: usize = 1 << 20;
-
-/// Those of a page beside what it holds.
+/// Bytes of a page's JSON beside what it holds.
 const PAGE_FIELDS: usize = 1280;
 
 /// How many of these fit into a page, and the bytes of a page of them.

@@ -127,6 +127,10 @@ impl PageRange {
     pub const WHOLE: Position = Position::MAX;
 }
 
+/// Bytes of a page of history or of a list, at most: as bytes in the store, and as JSON on the wire. One message always
+/// fits. A reader that stands still holds one page and a few events, which is at most 256 kB.
+pub const PAGE_BYTES: usize = 192 << 10;
+
 /// Bounds what a page holds in memory. One event always fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageLimit {

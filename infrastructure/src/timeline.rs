@@ -15,7 +15,7 @@ use chat_domain::{
     content::{Content, ContentType},
     facts::Participant,
     ids::{ConversationId, UserId},
-    ports::{Head, PageLimit, StoreError, Timeline},
+    ports::{Head, PAGE_BYTES, PageLimit, StoreError, Timeline},
     views::{ConversationPage, ConversationView, Message, MessagePage, MessageRange, Order, ParticipantView},
 };
 use sea_orm::{DbErr, FromQueryResult, QueryResult, Value};
@@ -35,9 +35,6 @@ pub struct SqlTimeline {
     /// For all that needs less.
     others: Database,
 }
-
-/// A page of history holds at most so many bytes of content, or one message. As JSON it is larger, and cut once more.
-const PAGE_BYTES: usize = 1 << 20;
 
 /// Messages of a conversation.
 struct SeqRange {

@@ -5,7 +5,6 @@ use clap::Args;
 use super::{ConfigError, value, within};
 use crate::{
     limits::{LimitsOptions, TrustedProxies},
-    operations::PAGE_BYTES,
     wire::NewMessage,
 };
 
@@ -111,8 +110,8 @@ pub struct LimitArguments {
 
 const MOST: usize = 1_000_000;
 
-/// A quarter of it is a user's, who is to have room for a page.
-const ANSWERS_LEAST: usize = 4 * PAGE_BYTES;
+/// A quarter of it is a user's: room for some pages.
+const ANSWERS_LEAST: usize = 4 << 20;
 
 impl LimitArguments {
     pub(super) fn connections(&self) -> Result<Option<usize>, ConfigError> {

@@ -4,14 +4,13 @@ use axum::{
     body::Body,
     http::{HeaderValue, Method, Request, Version},
 };
-use chat_domain::ports::ExecuteError;
+use chat_domain::ports::{ExecuteError, PAGE_BYTES};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, get_current_timestamp};
 use serde_json::{Value, json};
 
 use super::PAGES;
 use crate::{
     limits::{FREE, HEAD_LIMIT, LimitsOptions},
-    operations::PAGE_BYTES,
     testing::{SECRET, Server, Setup, get, limits, post, request},
 };
 
@@ -557,7 +556,7 @@ async fn a_user_begins_so_many_conversations_in_an_hour_and_a_service_as_many_as
 
 #[tokio::test]
 async fn a_page_is_bounded_by_its_json_and_goes_on_where_it_ends() {
-    const LENGTH: usize = 40_000;
+    const LENGTH: usize = 10_000;
     const MESSAGES: usize = 12;
     let server = Server::with(Setup {
         content_limit: LENGTH,

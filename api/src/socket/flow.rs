@@ -19,11 +19,14 @@ use axum::{
 };
 use chat_domain::ids::UserId;
 use engineioxide::Socket;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+};
 
 use super::Connection;
 use crate::{
-    limits::{Holder, Limits, Room, Way},
+    limits::{FREE, Holder, Limits, Room, Way},
     metrics::{self, Cut},
 };
 
@@ -41,6 +44,8 @@ pub(super) struct Flow(Arc<Shared>);
 struct Shared {
     limits: Limits,
     held: Mutex<Held>,
+    /// Some bytes have left.
+    left: Notify,
 }
 
 struct Held {
@@ -65,6 +70,7 @@ impl Flow {
         Self(Arc::new(Shared {
             limits: limits.clone(),
             held: Mutex::new(held),
+            left: Notify::new(),
         }))
     }
 
@@ -141,6 +147,20 @@ impl Flow {
         let mut held = self.lock();
         let rest = held.outgoing.bytes().saturating_sub(bytes);
         let _ = held.outgoing.hold(rest);
+        self.0.left.notify_waiters();
+    }
+
+    /// Returns once next to nothing is on its way out.
+    pub(super) async fn until_left(&self) {
+        loop {
+            let left = self.0.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if self.lock().outgoing.bytes() <= FREE {
+                return;
+            }
+            left.await;
+        }
     }
 
     /// The answer to a poll, which is whole: its bytes have left once nobody has them any more.

@@ -125,6 +125,17 @@ impl Sender {
         }
     }
 
+    /// Waits until the client has taken what it was sent, before a page is read for it: a client that asks for many and
+    /// takes none holds one.
+    pub(super) async fn until_taken(&self) -> Result<(), Gone> {
+        let flow = Flow::of(&self.transport).ok_or(Gone)?;
+        tokio::select! {
+            () = flow.until_left() => Ok(()),
+            () = sleep(self.stall) => Err(Gone),
+            () = self.transport.data.ended.cancelled() => Err(Gone),
+        }
+    }
+
     /// Waits until the client has fetched everything, for a while.
     pub(super) async fn drain(&mut self) {
         let _ = tokio::time::timeout(DRAIN_LIMIT, async {

@@ -260,11 +260,13 @@ impl Session {
             }),
             Ok(Command::History(asked)) => {
                 self.settle().await?;
+                self.sender.until_taken().await?;
                 let list = operations::list_messages(&app, &holder, &user, asked).await;
                 self.answer(ack, Answer::of(list, Answer::history)).await?;
             }
             Ok(Command::Conversations(asked)) => {
                 self.settle().await?;
+                self.sender.until_taken().await?;
                 let list = operations::list_conversations(&app, &holder, &user, asked).await;
                 self.answer(ack, Answer::of(list, Answer::conversations)).await?;
             }

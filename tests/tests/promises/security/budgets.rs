@@ -214,9 +214,13 @@ async fn what_comes_in_is_counted_on_every_door() {
 
 /// Asks for something on a connection of its own, and never reads it.
 async fn unread(server: &Server, user: &str, path: &str) -> TcpStream {
+    unread_as("*/*", server, user, path).await
+}
+
+async fn unread_as(accept: &str, server: &Server, user: &str, path: &str) -> TcpStream {
     let mut stream = narrow_connection(server.port()).await;
     let head = format!(
-        "GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\nauthorization: Bearer {}\r\n\r\n",
         server.token(user)
     );
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -227,10 +231,10 @@ async fn unread(server: &Server, user: &str, path: &str) -> TcpStream {
 async fn what_goes_out_is_counted_on_every_door() {
     let (_database, server, admin) = tight(&[]).await;
     let alice = server.client("alice");
-    // As JSON each is six times as long.
+    // As JSON each is six times as long, and larger than a page of several.
     let text = "\u{1}".repeat(CONTENT);
     let mut last = 0;
-    for _ in 0..16 {
+    for _ in 0..4 {
         last = alice.send("bob", &text, None).await.unwrap()["_id"]
             .as_i64()
             .unwrap();
@@ -242,14 +246,18 @@ async fn what_goes_out_is_counted_on_every_door() {
     let page = "/v1/messages?with=bob&limit=200";
     let read = ok(alice.get(page)).await.unwrap();
     let bytes = read.to_string().len();
-    assert!((700_000..1 << 20).contains(&bytes), "{bytes} of JSON in a page");
+    assert!((240_000..256_000).contains(&bytes), "{bytes} of JSON in a page");
     assert!(read["next"].is_string());
 
-    let held = unread(&server, "alice", page).await;
-    eventually("the page is held", LIMIT, || async {
-        metric(admin, HELD_OUT).await > 700_000.0
-    })
-    .await;
+    // The quarter of a user is a mebibyte.
+    let mut held = Vec::new();
+    for count in 1..=4 {
+        held.push(unread(&server, "alice", page).await);
+        eventually("the page is held", LIMIT, || async {
+            metric(admin, HELD_OUT).await > f64::from(count) * 220_000.0
+        })
+        .await;
+    }
     let poll = "/v1/events?after=0&wait=0";
     for path in [page, &format!("/v1/messages/{last}"), "/v1/conversations", poll] {
         assert_refused(alice.get(path), 503, "overloaded").await;
@@ -269,7 +277,7 @@ async fn what_goes_out_is_counted_on_every_door() {
     for socket in &mut sockets {
         for (command, asked) in [
             ("history", json!({"with": "bob", "limit": 200})),
-            ("conversations", json!({})),
+            ("conversations", json!({"before": last + 1})),
             ("send", send.clone()),
         ] {
             let ack = socket.ask(command, &asked).await.unwrap();
@@ -504,6 +512,79 @@ async fn readers_that_stand_still_hold_bounded_memory_on_every_door() {
     ok(server.client("bob").get("/v1/messages?with=alice&limit=200"))
         .await
         .unwrap();
+    drop((held, sockets));
+}
+
+/// What one reader that stands still may hold, where no message is larger.
+const READER: usize = 256_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_stands_still_holds_at_most_256_kb_on_every_door() {
+    let database = Database::fresh(Kind::Sqlite).await;
+    let port = free_port();
+    let admin = format!("127.0.0.1:{port}");
+    let server = Server::start(&database, &[("CHAT_ADMIN_LISTEN", admin.as_str())]).await;
+    let alice = server.client("alice");
+    let text = "x".repeat(40 << 10);
+    for number in 0..15 {
+        alice.send(&format!("user{number}"), &text, None).await.unwrap();
+        alice.send("bob", &text, None).await.unwrap();
+    }
+    let history = "/v1/messages?with=bob&limit=200";
+    ok(alice.get(history)).await.unwrap();
+    let asked = json!({"with": "bob", "limit": 200});
+
+    let readers = sized(5, 20);
+    let mut held = Vec::new();
+    let mut sockets = Vec::new();
+    let doors = ["history", "list", "long poll", "stream", "websocket", "polling"];
+    for door in doors {
+        let already = metric(port, HELD_OUT).await;
+        let before = server.memory("VmRSS");
+        for _ in 0..readers {
+            match door {
+                "history" => held.push(unread(&server, "alice", history).await),
+                "list" => held.push(unread(&server, "alice", "/v1/conversations?limit=200").await),
+                "long poll" => held.push(unread(&server, "alice", "/v1/events?after=0&wait=0").await),
+                "stream" => {
+                    held.push(unread_as("text/event-stream", &server, "alice", "/v1/events?after=0").await);
+                }
+                "websocket" => {
+                    let connection = narrow_connection(server.port()).await;
+                    let mut socket = SocketIo::open_over(connection, &server.url()).await.unwrap();
+                    socket.log_in(&server.token("alice"), Some("0")).await.unwrap();
+                    for _ in 0..5 {
+                        socket.emit("history", &asked).await.unwrap();
+                    }
+                    sockets.push(socket);
+                }
+                _ => {
+                    let mut socket = connect(&server, "alice", Transport::Polling).await;
+                    for _ in 0..5 {
+                        socket.emit("history", &asked).await.unwrap();
+                    }
+                    let sid = socket.open["sid"].as_str().unwrap();
+                    let poll = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+                    held.push(unread(&server, "alice", &poll).await);
+                    sockets.push(socket);
+                }
+            }
+        }
+        let mut most = 0.0_f64;
+        // As long as all of it would take to be read from the database and written.
+        let end = Instant::now() + Duration::from_secs(sized(2, 5));
+        while Instant::now() < end {
+            most = most.max(metric(port, HELD_OUT).await - already);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let grown = (server.memory("VmRSS").saturating_sub(before) << 10) as usize;
+        let each = most as usize / readers;
+        println!(
+            "{door}: {each} bytes held by each reader, {} of memory",
+            grown / readers
+        );
+        assert!((10_000..=READER).contains(&each), "{door}: {each}");
+    }
     drop((held, sockets));
 }
 
