@@ -14,7 +14,7 @@ use chat_tests::{
     socketio::{Incoming, SocketIo, Transport},
 };
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::{task::JoinHandle, time::sleep};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const BEAT: (&str, &str) = ("CHAT_HEARTBEAT_S", "1");
@@ -76,7 +76,7 @@ async fn numbers_that_others_took_begin_an_epoch(kind: Kind, count_taken: usize,
     let (one, proxy_of_one) = named_node(&database).await;
     let (two, proxy_of_two) = named_node(&database).await;
     let old = epoch(&database).await;
-    let stream = tokio::spawn(watch_stream(one.client("bob")));
+    let stream = watch_stream(one.client("bob")).await;
     let kept = send(&one.client("alice"), "bob", texts("kept", KEPT as usize)).await;
     let lost = send(&one.client("alice"), "bob", texts("lost", 20)).await;
     for node in [&one, &two] {
@@ -98,7 +98,7 @@ async fn numbers_that_others_took_begin_an_epoch(kind: Kind, count_taken: usize,
         "nobody who was there remembers anything"
     );
     let last = head(&database).await;
-    let watched_third = tokio::spawn(watch_stream(third.client("bob")));
+    let watched_third = watch_stream(third.client("bob")).await;
 
     proxy_of_one.refuse(false);
     let new = [format!("{old}|{last}")];
@@ -407,15 +407,20 @@ impl Watched {
 /// The text that ends the watching.
 const END: &str = "the-end";
 
-async fn watch_stream(client: Client) -> Watched {
+/// Follows a stream from here on, which is open when this returns.
+async fn watch_stream(client: Client) -> JoinHandle<Watched> {
     let mut watched = Watched::default();
     let mut events = client.events(Some("0")).await.unwrap();
-    loop {
-        let frame = events.next(LIMIT).await.expect("the stream stays open");
-        if watched.note(&frame.event, &frame.data) {
-            return watched;
+    let first = events.next(LIMIT).await.expect("the stream opens");
+    watched.note(&first.event, &first.data);
+    tokio::spawn(async move {
+        loop {
+            let frame = events.next(LIMIT).await.expect("the stream stays open");
+            if watched.note(&frame.event, &frame.data) {
+                return watched;
+            }
         }
-    }
+    })
 }
 
 async fn watch_socket(mut socket: SocketIo) -> Watched {
@@ -468,7 +473,7 @@ on_database_servers! {
         let [one, two] = &nodes;
         let old = epoch(&database).await;
 
-        let stream = tokio::spawn(watch_stream(two.client("bob")));
+        let stream = watch_stream(two.client("bob")).await;
         let socket = SocketIo::connect(Transport::Websocket, &one.url(), &one.token("bob"), Some("0")).await.unwrap();
         let socket = tokio::spawn(watch_socket(socket));
         let kept = send(&one.client("alice"), "bob", texts("kept", count_kept)).await;
@@ -570,7 +575,7 @@ on_database_servers! {
         let url = proxy.url(&database);
         let node = Server::start(&database, &[("CHAT_DATABASE_URL", url.as_str()), BEAT]).await;
         let old = epoch(&database).await;
-        let stream = tokio::spawn(watch_stream(node.client("bob")));
+        let stream = watch_stream(node.client("bob")).await;
         let mut sent = send(&node.client("alice"), "bob", texts("before", SENT)).await;
         primary.execute("SET GLOBAL read_only = 1").await;
         eventually("the replica has everything", LIMIT, || async {
@@ -631,7 +636,7 @@ on_database_servers! {
         let url = proxy.url(&database);
         let server = Server::start(&database, &[("CHAT_DATABASE_URL", url.as_str()), BEAT]).await;
         let old = epoch(&database).await;
-        let stream = tokio::spawn(watch_stream(server.client("bob")));
+        let stream = watch_stream(server.client("bob")).await;
         send(&server.client("alice"), "bob", texts("kept", 40)).await;
         let dump = database.dump().await;
         let lost = send(&server.client("alice"), "bob", texts("lost", 60)).await;
@@ -751,7 +756,7 @@ on_each_database! {
         let database = Database::fresh(kind).await;
         let server = Server::start(&database, &[BEAT]).await;
         let old = epoch(&database).await;
-        let stream = tokio::spawn(watch_stream(server.client("bob")));
+        let stream = watch_stream(server.client("bob")).await;
         for round in 0..2_i64 {
             let begins = head(&database).await;
             send(&server.client("alice"), "bob", texts(&format!("kept-{round}"), 20)).await;

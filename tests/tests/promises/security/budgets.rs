@@ -621,10 +621,21 @@ async fn one_users_reads_wait_for_one_another_and_others_pass() {
         let port = free_port();
         (port, format!("127.0.0.1:{port}"))
     };
-    let server = Server::start(&database, &[("CHAT_ADMIN_LISTEN", admin.as_str())]).await;
+    let settings = [
+        ("CHAT_ADMIN_LISTEN", admin.as_str()),
+        ("CHAT_NEW_CONVERSATIONS_PER_HOUR", "100000"),
+        ("CHAT_SENDS_BURST", "100000"),
+    ];
+    let server = Server::start(&database, &settings).await;
     let alice = server.client("alice");
-    for number in 0..20 {
-        alice.send(&format!("user{number}"), "hi", None).await.unwrap();
+    let users: Vec<_> = (0..sized(20, 20_000))
+        .map(|number| format!("user{number}"))
+        .collect();
+    for users in users.chunks(200) {
+        let sends = users
+            .iter()
+            .map(|user| async { alice.send(user, "hi", None).await.unwrap() });
+        join_all(sends).await;
     }
     let states = async || {
         let shown = shown_at(port).await;
@@ -634,23 +645,40 @@ async fn one_users_reads_wait_for_one_another_and_others_pass() {
     let done = AtomicBool::new(false);
     let crowd = async {
         let rounds = (0..60).map(|_| async {
+            let mut took = Vec::new();
             for _ in 0..10 {
+                let begun = Instant::now();
                 ok(alice.get("/v1/conversations?limit=200")).await.unwrap();
+                took.push(begun.elapsed());
             }
+            took
         });
-        join_all(rounds).await;
+        let took = join_all(rounds).await.concat();
         done.store(true, Ordering::Relaxed);
+        took
     };
     let watch = async {
         let mut most = [0.0_f64; 2];
+        let mut took = Vec::new();
         while !done.load(Ordering::Relaxed) {
             let now = states().await;
             most = [most[0].max(now[0]), most[1].max(now[1])];
+            let begun = Instant::now();
             ok(server.client("bob").get("/v1/conversations")).await.unwrap();
+            took.push(begun.elapsed());
         }
-        most
+        (most, took)
     };
-    let ((), [at_work, waiting]) = tokio::join!(crowd, watch);
+    let (mut hers, ([at_work, waiting], mut his)) = tokio::join!(crowd, watch);
+    hers.sort_unstable();
+    his.sort_unstable();
+    let (her_median, his_p99) = (hers[hers.len() / 2], his[his.len() * 99 / 100]);
+    println!(
+        "her median {her_median:?}, his 99th percentile {his_p99:?} of {}",
+        his.len()
+    );
+    // She waits for herself, and he does not wait for her.
+    assert!(his_p99 < her_median, "{his_p99:?}, {her_median:?}");
     // A quarter of eight connections for her, and one for him.
     assert!(
         at_work <= 3.0 && waiting > 10.0,
