@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use anyhow::{Context, bail};
 use chat_domain::ports::Outbox;
 use chat_infrastructure::{
-    database::{Database, FileLock, Location},
+    database::Database,
     epoch,
+    location::{FileLock, Location},
     outbox::SqlOutbox,
     projector::{Projector, Step},
     rebuild as rebuilding, verify as verifying,

@@ -10,7 +10,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, anyhow, bail};
 use axum::Router;
 use chat_infrastructure::{
-    database::{self, Database, DatabaseError, FileLock, Location},
+    database::Database,
+    location::{self, DatabaseError, FileLock, Location},
     metrics::Gauges,
     outbox::SqlOutbox,
     primary::Primary,
@@ -289,7 +290,7 @@ impl From<chat_migration::Error> for Unprepared {
     fn from(error: chat_migration::Error) -> Self {
         let may_pass = matches!(
             &error,
-            chat_migration::Error::Database { source, .. } if database::may_pass(source)
+            chat_migration::Error::Database { source, .. } if location::may_pass(source)
         );
         Self {
             may_pass,
@@ -300,7 +301,7 @@ impl From<chat_migration::Error> for Unprepared {
 
 impl From<anyhow::Error> for Unprepared {
     fn from(error: anyhow::Error) -> Self {
-        let may_pass = error.downcast_ref().is_some_and(database::may_pass);
+        let may_pass = error.downcast_ref().is_some_and(location::may_pass);
         Self { may_pass, error }
     }
 }

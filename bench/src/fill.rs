@@ -8,7 +8,8 @@ use chat_domain::{
     ports::EventLog,
 };
 use chat_infrastructure::{
-    database::{Database as Connected, Location},
+    database::Database as Connected,
+    location::Location,
     writer::{GroupCommit, WriterOptions, WriterTask},
 };
 use chat_tests::Database;

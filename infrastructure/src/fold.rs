@@ -11,10 +11,9 @@ use chat_domain::{
 use sea_orm::{DbErr, QueryResult};
 
 use crate::{
-    database::Flavor,
+    flavor::{Flavor, Index},
     rows,
     session::{Session, SessionError},
-    sql::Index,
 };
 
 pub(crate) const EVENTS_IN_A_READ: i64 = 5000;

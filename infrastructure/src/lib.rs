@@ -9,6 +9,8 @@
 //! Invariants: only the writer commits events, only the tail feeds readers, and no cursor passes a position that is
 //! not proven (see `chat_domain::ports`).
 
+pub mod flavor;
+pub mod location;
 pub mod database;
 pub mod requirements;
 pub mod session;

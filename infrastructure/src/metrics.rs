@@ -10,7 +10,8 @@ use chat_domain::Position;
 use metrics::{Counter, Histogram, counter, histogram};
 
 use crate::{
-    database::{Database, Flavor},
+    database::Database,
+    flavor::Flavor,
     outbox, projector,
     tail::TailHandle,
     writer::{GroupCommit, Queued},

@@ -20,9 +20,10 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::{
     database::Database,
     epoch::{self, epoch_of},
+    flavor::Index,
     rows::{self, unavailable},
     shared_read::SharedRead,
-    sql::{self, Index},
+    sql,
 };
 
 #[derive(Clone)]

@@ -41,8 +41,8 @@ use tokio::{sync::Notify, time::Instant};
 use tracing::{info, warn};
 
 use crate::{
-    database::Flavor,
     epoch::{self, LockedHead},
+    flavor::Flavor,
     metrics,
     remembered::{Compared, Mark, Remembered},
     session::{Session, SessionError},

@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    database::{Database, Flavor},
+    database::Database,
     entities::checkpoints,
+    flavor::{Flavor, Index},
     rows,
     session::SILENCE_S,
-    sql::Index,
     tail::TailHandle,
 };
 

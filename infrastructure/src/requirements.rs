@@ -12,8 +12,9 @@ use chat_domain::content::Content;
 use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
 use crate::{
-    database::{Database, Flavor, server_version},
+    database::{Database, server_version},
     entities::checkpoints,
+    flavor::Flavor,
     sql,
     writer::WriterOptions,
 };

@@ -16,10 +16,7 @@ use sea_orm::{
     sqlx::{Arguments, mysql::MySqlArguments},
 };
 
-use crate::{
-    database::{Database, Flavor},
-    sql,
-};
+use crate::{database::Database, flavor::Flavor, sql};
 
 /// The columns of the outbox, in the order in which [`values`] gives them.
 const COLUMNS: &str = "position, type, conversation_id, actor_id, via, command_key, command_hash, occurred_at, \

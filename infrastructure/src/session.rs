@@ -18,7 +18,7 @@ use sea_orm::{
 };
 use tokio_stream::StreamExt;
 
-use crate::database::{Flavor, Location};
+use crate::{flavor::Flavor, location::Location};
 
 pub struct Session {
     connection: Inner,

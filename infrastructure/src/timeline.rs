@@ -23,9 +23,10 @@ use sea_orm::{DbErr, FromQueryResult, QueryResult, Value};
 use crate::{
     database::Database,
     entities::messages,
+    flavor::Index,
     outbox::read_head,
     rows::{Body, content_columns, fetch_bodies, unavailable},
-    sql::{self, Index},
+    sql,
 };
 
 #[derive(Clone)]

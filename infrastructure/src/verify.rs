@@ -13,8 +13,9 @@ use chat_domain::{
 use sea_orm::{DbErr, QueryResult};
 
 use crate::{
-    database::{Database, Flavor},
+    database::Database,
     entities::checkpoints,
+    flavor::Flavor,
     fold::{self, Fold, FoldError},
     session::Session,
 };

@@ -49,7 +49,9 @@ use tokio::{
 use tracing::{Instrument, Span, debug, debug_span, error, info, warn};
 
 use crate::{
-    database::{Database, Flavor, Location},
+    database::Database,
+    flavor::Flavor,
+    location::Location,
     metrics::{self as figures, RetryReason, WriterMetrics},
     planted::{self, Defect},
     primary::Primary,

@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use chat_infrastructure::database::{Database as Connected, Location};
+use chat_infrastructure::{database::Database as Connected, location::Location};
 use sea_orm::{ConnectionTrait, Statement};
 
 use crate::{Database, Kind};

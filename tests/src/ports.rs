@@ -17,7 +17,8 @@ use chat_domain::{
     ports::{EventLog, ExecuteError, Outbox, PageLimit, Timeline},
 };
 use chat_infrastructure::{
-    database::{Database as Connected, Location},
+    database::Database as Connected,
+    location::Location,
     outbox::SqlOutbox,
     projector::{Projector, Step},
     tail::Publish,

@@ -2,7 +2,7 @@
 //! with the connection. Maintenance that must be alone takes them all. On SQLite the lock file does this.
 
 use super::{Session, SessionError};
-use crate::database::Flavor;
+use crate::flavor::Flavor;
 use sea_orm::sqlx;
 
 /// How many nodes may write to one database.

@@ -29,8 +29,8 @@ use super::{
     memory::{self, Memory},
 };
 use crate::{
-    database::Flavor,
     epoch::epoch_of,
+    flavor::Flavor,
     planted::{self, Defect},
     primary::{self, Primary},
     rows,

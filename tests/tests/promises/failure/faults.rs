@@ -20,7 +20,8 @@ use chat_domain::{
     rejection::Rejection,
 };
 use chat_infrastructure::{
-    database::{Database as Connected, Location},
+    database::Database as Connected,
+    location::Location,
     writer::{GroupCommit, WriterOptions},
 };
 use chat_tests::{

@@ -15,7 +15,8 @@ use chat_api::realtime::{
 };
 use chat_domain::{Position, cursor::After, ports::Outbox};
 use chat_infrastructure::{
-    database::{Database as Connected, Location},
+    database::Database as Connected,
+    location::Location,
     outbox::SqlOutbox,
     tail::{Tail, TailOptions},
 };

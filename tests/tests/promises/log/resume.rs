@@ -15,9 +15,7 @@ use chat_domain::{
     ports::{Outbox, PageLimit, PageRange, Reader, Timeline},
 };
 use chat_infrastructure::{
-    database::{Database as Connected, Location},
-    outbox::SqlOutbox,
-    timeline::SqlTimeline,
+    database::Database as Connected, location::Location, outbox::SqlOutbox, timeline::SqlTimeline,
 };
 use chat_tests::{
     Client, Database, DatabaseServer, Kind, Proxy, Server,

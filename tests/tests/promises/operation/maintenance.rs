@@ -16,10 +16,7 @@ use chat_domain::{
     event::{Event, Recorded},
     ports::{Outbox, PageLimit},
 };
-use chat_infrastructure::{
-    database::{Database as Connected, Location},
-    outbox::SqlOutbox,
-};
+use chat_infrastructure::{database::Database as Connected, location::Location, outbox::SqlOutbox};
 use chat_tests::{
     Database, Kind, Outcome, Proxy, Server,
     chatter::{self, Chatter, position_of, whole_history},

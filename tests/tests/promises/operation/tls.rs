@@ -5,10 +5,7 @@ use std::{
     process::Command,
 };
 
-use chat_infrastructure::{
-    database::{Database as Connected, Location},
-    session::Session,
-};
+use chat_infrastructure::{database::Database as Connected, location::Location, session::Session};
 use chat_tests::{
     Database, DatabaseServer, Kind, Outcome, Server, ok, on_database_servers, reply, run, run_alone,
 };

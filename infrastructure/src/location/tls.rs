@@ -88,7 +88,7 @@ fn check_file(parameter: &'static str, path: Option<&str>, what: &str) -> Result
 }
 
 /// Whether one of the two does not want the other's TLS, or its certificate: waiting does not help.
-pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
+pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Tls(_) => true,
         // As rustls says what went wrong in the handshake.
