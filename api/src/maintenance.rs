@@ -6,11 +6,10 @@ use anyhow::{Context, bail};
 use chat_domain::ports::Outbox;
 use chat_infrastructure::{
     database::Database,
-    epoch,
+    followers::received_at::{Projector, Step},
     location::{FileLock, Location},
+    maintenance::{new_epoch, rebuild as rebuilding, verify as verifying},
     outbox::SqlOutbox,
-    projector::{Projector, Step},
-    rebuild as rebuilding, verify as verifying,
 };
 use chat_migration::{CheckOptions, DownOptions, Finding, IdMap, Report, Verdict};
 
@@ -261,7 +260,7 @@ pub async fn rebuild(config: Config) -> anyhow::Result<()> {
 
 pub async fn renew_epoch(config: Config) -> anyhow::Result<()> {
     let database = connect_to_log(&config).await?;
-    let (before, after) = epoch::begin_new(&database).await?;
+    let (before, after) = new_epoch::begin_new(&database).await?;
     // Nothing stays in a file beside an SQLite one, which somebody may move away.
     database.pool.close().await?;
     tell(&format!(

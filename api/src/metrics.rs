@@ -13,8 +13,8 @@ mod sampler;
 use std::{sync::OnceLock, time::Duration};
 
 use chat_infrastructure::{
+    handover::{Origin, Written},
     metrics::{BATCH_COMMANDS, BATCH_COMMIT_SECONDS, BATCH_RETRIES, EPOCHS_BEGUN, OUTCOMES_UNKNOWN},
-    writer::{Origin, Written},
 };
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,

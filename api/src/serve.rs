@@ -11,12 +11,12 @@ use anyhow::{Context, anyhow, bail};
 use axum::Router;
 use chat_infrastructure::{
     database::Database,
+    followers::received_at::Projector,
     location::{self, DatabaseError, FileLock, Location},
-    metrics::Gauges,
     outbox::SqlOutbox,
     primary::Primary,
-    projector::Projector,
     requirements::{self, Kind, Unmet},
+    standing::Gauges,
     tail::{GAP_ALARM, Tail, TailHandle, TailOptions},
     timeline::SqlTimeline,
     writer::{GroupCommit, Status, WriterOptions},

@@ -21,7 +21,7 @@ use chat_domain::{
     ports::{EventLog, ExecuteError, Outbox, PageLimit, StoreError, Timeline},
     views::{ConversationPage, Message, MessagePage, MessageRange},
 };
-use chat_infrastructure::{tail::Publish, writer::Origin};
+use chat_infrastructure::{handover::Origin, tail::Publish};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;

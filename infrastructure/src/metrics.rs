@@ -1,21 +1,12 @@
-//! What the writer, the tail and the projector count, and what can be asked of them.
+//! What the writer, the tail and the followers count.
 //!
-//! Counters and histograms go to whatever recorder the process has, by handles that are taken once, when the part
-//! starts: without a recorder a count costs nothing. What is a state and not an event is not recorded but asked for
-//! ([`Gauges`]), when somebody looks. `api` describes all of it, and shows it.
+//! Counters and histograms go to the recorder of the process, by handles that are taken once, when the part starts:
+//! without a recorder a count costs nothing. What is a state and not an event is not counted but asked for
+//! ([`standing`](crate::standing)). `api` describes all of it, and shows it.
 
 use std::time::Duration;
 
-use chat_domain::Position;
 use metrics::{Counter, Histogram, counter, histogram};
-
-use crate::{
-    database::Database,
-    flavor::Flavor,
-    outbox, projector,
-    tail::TailHandle,
-    writer::{GroupCommit, Queued},
-};
 
 /// Commands of a transaction that was committed.
 pub const BATCH_COMMANDS: &str = "chat_batch_commands";
@@ -95,84 +86,4 @@ pub(crate) fn outcomes_unknown() -> Counter {
 /// An epoch began by this node's doing.
 pub(crate) fn epoch_begun() {
     counter!(EPOCHS_BEGUN).increment(1);
-}
-
-/// Whom to ask for what is.
-#[derive(Clone)]
-pub struct Gauges {
-    pub database: Database,
-    pub log: GroupCommit,
-    pub tail: TailHandle,
-}
-
-/// How it stands at one moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Standing {
-    /// What the database says; none where it does not answer.
-    pub stored: Option<Stored>,
-    /// How far the log was passed on; none before the tail began.
-    pub tail: Option<Position>,
-    /// How long an event has been missing in the log.
-    pub gap: Duration,
-    pub queued: Queued,
-    pub pool: Pool,
-    /// The database server that is written to, by what it says of itself, and the epoch of its log.
-    pub primary: (String, String),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored {
-    pub head: Position,
-    /// How far `recived_at` is filled.
-    pub projected: Position,
-}
-
-/// The connections for reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pool {
-    pub used: u32,
-    pub idle: u32,
-    pub most: u32,
-}
-
-impl Gauges {
-    /// Looks. The database is given so long to answer.
-    pub async fn look(&self, limit: Duration) -> Standing {
-        let stored = tokio::time::timeout(limit, self.stored()).await;
-        // After the head: a tail that has passed it on is seen to have.
-        let health = self.tail.health();
-        Standing {
-            stored: stored.ok().flatten(),
-            tail: health.position,
-            gap: health.gap_since.map(|since| since.elapsed()).unwrap_or_default(),
-            queued: self.log.queued(),
-            pool: pool(&self.database),
-            primary: self.database.primary.standing(),
-        }
-    }
-
-    async fn stored(&self) -> Option<Stored> {
-        let projected = projector::position(&self.database).await.ok()??;
-        let head = outbox::read_head(&self.database).await.ok()?.position;
-        Some(Stored { head, projected })
-    }
-}
-
-fn pool(database: &Database) -> Pool {
-    let (open, idle, most) = match database.flavor {
-        Flavor::Sqlite => {
-            let pool = database.pool.get_sqlite_connection_pool();
-            (pool.size(), pool.num_idle(), pool.options().get_max_connections())
-        }
-        Flavor::MariaDb | Flavor::MySql => {
-            let pool = database.pool.get_mysql_connection_pool();
-            (pool.size(), pool.num_idle(), pool.options().get_max_connections())
-        }
-    };
-    let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(open);
-    Pool {
-        used: open - idle,
-        idle,
-        most,
-    }
 }

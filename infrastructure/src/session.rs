@@ -4,7 +4,7 @@
 //! silent for three seconds and rolls its transaction back, which frees the head lock. Whoever holds a session pings
 //! it while it is idle.
 
-pub(crate) mod presence;
+pub(crate) mod node_slots;
 
 use std::time::Duration;
 

@@ -29,7 +29,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::writer::{Committed, Origin};
+use crate::{
+    error::Causes,
+    handover::{Committed, Origin},
+};
 
 /// Takes what the tail passes on. Called from one task, in order; must not block.
 pub trait Publish: Send + Sync {
@@ -330,7 +333,7 @@ impl Tail {
         self.handle
             .set(|health| first = !std::mem::replace(&mut health.failing, true));
         if first {
-            error!(error = %crate::writer::Chain(error), "the tail cannot read the log; it tries again");
+            error!(error = %Causes(error), "the tail cannot read the log; it tries again");
         }
     }
 }

@@ -16,8 +16,9 @@
 //!
 //! When the queue is full, senders are told to come again. While the database is away they are told at once.
 
+mod facts;
 mod memory;
-pub(crate) mod transaction;
+mod transaction;
 
 use std::{
     collections::BTreeSet,
@@ -33,7 +34,6 @@ use async_trait::async_trait;
 use chat_domain::{
     batch::{Batch, Outcome},
     command::Command,
-    event::Recorded,
     ids::CommandKey,
     ports::{EventLog, ExecuteError},
     rejection::Rejection,
@@ -50,12 +50,14 @@ use tracing::{Instrument, Span, debug, debug_span, error, info, warn};
 
 use crate::{
     database::Database,
+    error::Causes,
     flavor::Flavor,
+    handover::{Committed, Origin, Written},
     location::Location,
     metrics::{self as figures, RetryReason, WriterMetrics},
     planted::{self, Defect},
     primary::Primary,
-    session::{Session, SessionError, presence},
+    session::{Session, SessionError, node_slots},
     writer::{
         memory::Memory,
         transaction::{Foreseen, Keys},
@@ -90,45 +92,7 @@ impl Default for WriterOptions {
     }
 }
 
-/// The events of one committed batch, on their way to the tail. When that queue is full they are dropped: the tail
-/// reads them from the database.
-#[derive(Debug)]
-pub struct Committed {
-    pub events: Vec<Arc<Recorded>>,
-    /// When the COMMIT was answered.
-    pub origin: Origin,
-}
-
-/// When events became known to this node, and how. It goes with them to their readers, for the metrics and the traces
-/// only: a moment of a clock that is this process's own, as that of the database is another one.
-#[derive(Debug, Clone)]
-pub struct Origin {
-    pub written: Written,
-    pub since: std::time::Instant,
-    /// Ends when the last reader that listens has them.
-    pub span: Span,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
-    /// By this node: the moment is that of the COMMIT.
-    Here,
-    /// By another: the moment is that at which the tail had read them.
-    Elsewhere,
-}
-
-impl Origin {
-    /// Of what the tail has read just now.
-    pub fn elsewhere() -> Self {
-        Self {
-            written: Written::Elsewhere,
-            since: std::time::Instant::now(),
-            span: Span::none(),
-        }
-    }
-}
-
-/// The door to the writer. Clones share one queue.
+/// Takes commands for the writer. Clones share one queue.
 #[derive(Clone)]
 pub struct GroupCommit {
     queue: mpsc::Sender<Waiting>,
@@ -542,7 +506,7 @@ impl Writer {
                     for waiting in part {
                         let error = &error as &dyn std::error::Error;
                         warn!(
-                            error = %Chain(error),
+                            error = %Causes(error),
                             actor_id = %waiting.command.actor_id,
                             "the database refused a command"
                         );
@@ -772,7 +736,7 @@ impl Writer {
         self.status.tries();
         let connecting = async {
             let mut session = Session::connect(&self.location, self.flavor).await?;
-            presence::take(&mut session).await?;
+            node_slots::take(&mut session).await?;
             self.primary.confirm(&mut session).await?;
             Ok::<_, SessionError>(session)
         };
@@ -792,7 +756,7 @@ impl Writer {
             Err(error) => {
                 self.failures += 1;
                 if !self.status.away.swap(true, Ordering::Relaxed) {
-                    error!(error = %Chain(&error), "the database is away; commands are refused until it is back");
+                    error!(error = %Causes(&error), "the database is away; commands are refused until it is back");
                 }
             }
         }
@@ -827,19 +791,4 @@ fn batch_span(part: &[Waiting]) -> Span {
         }
     }
     span
-}
-
-/// An error with its causes, on one line.
-pub(crate) struct Chain<'e>(pub(crate) &'e dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }

@@ -18,12 +18,13 @@ use chat_domain::{
 };
 use chat_infrastructure::{
     database::Database as Connected,
+    followers::received_at::{Projector, Step},
+    handover::{Committed, Origin},
     location::Location,
     outbox::SqlOutbox,
-    projector::{Projector, Step},
     tail::Publish,
     timeline::SqlTimeline,
-    writer::{Committed, GroupCommit, Origin, WriterOptions, WriterTask},
+    writer::{GroupCommit, WriterOptions, WriterTask},
 };
 use tokio::sync::mpsc;
 

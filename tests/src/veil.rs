@@ -16,7 +16,7 @@ use chat_domain::{
     event::Recorded,
     ports::{EpochEnd, Head, Outbox, Page, PageLimit, PageRange, Reader, StoreError},
 };
-use chat_infrastructure::{tail::Publish, writer::Origin};
+use chat_infrastructure::{handover::Origin, tail::Publish};
 use tokio::time::interval;
 
 /// An outbox before which each position that `every` divides is hidden from the first `times` reads that would show it.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use chat_infrastructure::metrics::{Gauges, Stored};
+use chat_infrastructure::standing::{Gauges, Stored};
 use metrics::{Gauge, gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
 

@@ -24,9 +24,9 @@ use chat_domain::{
     ports::{Head, Outbox, Reader, StoreError},
 };
 use chat_infrastructure::{
+    handover::Origin,
     planted::{self, Defect},
     tail::{Publish, TailHandle},
-    writer::Origin,
 };
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;

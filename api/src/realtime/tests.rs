@@ -20,7 +20,7 @@ use chat_domain::{
     memory::MemoryLog,
     ports::{self, EpochEnd, EventLog, Head, Outbox, Page, PageLimit, PageRange, StoreError},
 };
-use chat_infrastructure::{tail::Publish, writer::Origin};
+use chat_infrastructure::{handover::Origin, tail::Publish};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{

@@ -12,20 +12,16 @@
 //! Keys are looked up only where one may be there already: for all others the unique index says so, and then the batch
 //! is decided again with every key looked up.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
-
 use chat_domain::{
-    Micros, Position,
+    Micros,
     batch::{Batch, decide_batch},
     cursor::Cursor,
-    event::{Event, MESSAGE_SENT, Recorded},
-    facts::{Conversation, Earlier, Facts, MessagePlace, Needs, Participant},
-    ids::{CommandKey, ConversationId, ConversationNumber, UserId},
+    facts::Needs,
 };
 use sea_orm::{DbErr, QueryResult, sqlx::mysql::MySqlArguments};
 
 use super::{
-    Fate, Waiting,
+    Fate, Waiting, facts,
     memory::{self, Memory},
 };
 use crate::{
@@ -33,7 +29,7 @@ use crate::{
     flavor::Flavor,
     planted::{self, Defect},
     primary::{self, Primary},
-    rows,
+    projections, rows,
     session::{Session, SessionError},
     sql,
 };
@@ -66,7 +62,7 @@ pub(super) async fn attempt(
         .map(|w| (&w.command.actor_id, &w.command.key))
         .collect();
     let mut statements = take_lock(flavor);
-    statements.extend(read_facts(flavor, &unknown, &keys));
+    statements.extend(facts::read(flavor, &unknown, &keys));
     let rows = session.script(statements.join("; ")).await?;
     let (head, now) = head(&rows).map_err(SessionError::unreadable)?;
     if seen.is_some_and(|seen| !primary::reaches(&head, &seen)) {
@@ -76,11 +72,15 @@ pub(super) async fn attempt(
     let more = match &remembered {
         Some(_) => Vec::new(),
         // Somebody else has written since: what was thought to be known is read after all.
-        None => session.script(read_facts(flavor, &needs, &[]).join("; ")).await?,
+        None => {
+            session
+                .script(facts::read(flavor, &needs, &[]).join("; "))
+                .await?
+        }
     };
     let mut facts = remembered.unwrap_or_default();
     for row in rows.iter().chain(&more) {
-        add_fact(&mut facts, row).map_err(SessionError::unreadable)?;
+        facts::add(&mut facts, row).map_err(SessionError::unreadable)?;
     }
 
     let commands = part.iter().map(|waiting| &waiting.command);
@@ -92,7 +92,7 @@ pub(super) async fn attempt(
     }
     let position = batch.recorded.last().map_or(head.position, |last| last.position);
     let events = rows::insert(flavor, &batch.recorded, &now);
-    let projections = project(flavor, &batch.recorded, &facts);
+    let projections = projections::project(flavor, &batch.recorded, &facts);
     send_off(part, &batch)?;
     let end =
         format!("{events}; {projections}; UPDATE log_head SET position = {position} WHERE id = 1; COMMIT");
@@ -142,7 +142,7 @@ pub(super) fn foresee(
     let begin = at.clone();
     at.position = last.position;
     let head = at.clone();
-    let projections = project(flavor, &batch.recorded, facts);
+    let projections = projections::project(flavor, &batch.recorded, facts);
     memory::leave_projections(facts);
     let recorded = &batch.recorded;
     let is_whole = recorded.len() == whole && whole <= rows::MOST_BOUND && flavor != Flavor::Sqlite;
@@ -247,51 +247,6 @@ fn take_lock(flavor: Flavor) -> Vec<String> {
     ]
 }
 
-/// Reads what the batch needs. Each row begins with a letter for what it is.
-fn read_facts(flavor: Flavor, needs: &Needs, keys: &[(&UserId, &CommandKey)]) -> Vec<String> {
-    let mut statements = Vec::new();
-    if !keys.is_empty() {
-        let mut by_actor: BTreeMap<&UserId, Vec<&CommandKey>> = BTreeMap::new();
-        for (actor, key) in keys {
-            by_actor.entry(actor).or_default().push(key);
-        }
-        let mut terms = String::new();
-        for (actor, keys) in by_actor {
-            let separator = if terms.is_empty() { "" } else { " OR " };
-            let keys = sql::list(keys.iter().map(|key| sql::text(flavor, key.as_str())));
-            terms += &format!(
-                "{separator}(actor_id = {} AND command_key IN ({keys}))",
-                sql::user(actor)
-            );
-        }
-        statements.push(format!(
-            "SELECT 'k' AS fact, position, actor_id, command_key, command_hash FROM outbox WHERE {terms}"
-        ));
-    }
-    // From what is named to who takes part in it: the other way costs what somebody's conversations are.
-    let join = flavor.ordered_join();
-    let members = sql::list(needs.participants.iter().map(sql::user));
-    if !needs.conversations.is_empty() {
-        let names = sql::list(needs.conversations.iter().map(|(id, _)| sql::conversation(id)));
-        statements.push(format!(
-            "SELECT 'c' AS fact, {CONVERSATION} FROM conversations c {join} participants p \
-             ON p.conversation_id = c.id WHERE c.name IN ({names}) AND p.user_id IN ({members})"
-        ));
-    }
-    if !needs.messages.is_empty() {
-        let ids = sql::list(&needs.messages);
-        statements.push(format!(
-            "SELECT 'm' AS fact, m._id AS message_id, m.seq AS message_seq, {CONVERSATION} FROM messages m \
-             {join} conversations c ON c.id = m.conversation_id {join} participants p ON p.conversation_id = c.id \
-             WHERE m._id IN ({ids}) AND p.user_id IN ({members})"
-        ));
-    }
-    statements
-}
-
-const CONVERSATION: &str = "c.id, c.name, c.seq, c.last_position, c.last_message_id, p.user_id, p.from_position, \
-     p.to_position, p.received_seq, p.read_seq";
-
 /// The head, and the time drawn.
 fn head(rows: &[QueryResult]) -> Result<(Cursor, Micros), DbErr> {
     for row in rows {
@@ -304,161 +259,4 @@ fn head(rows: &[QueryResult]) -> Result<(Cursor, Micros), DbErr> {
         }
     }
     Err(DbErr::RecordNotFound("log_head".into()))
-}
-
-fn add_fact(facts: &mut Facts, row: &QueryResult) -> Result<(), DbErr> {
-    match row.try_get::<String>("", "fact")?.as_str() {
-        "h" => {}
-        "k" => {
-            let actor = user(row, "actor_id")?;
-            let key = CommandKey::stored(&row.try_get::<String>("", "command_key")?).map_err(custom)?;
-            let hash: Vec<u8> = row.try_get("", "command_hash")?;
-            let hash = hash
-                .try_into()
-                .map_err(|_| DbErr::Custom("a hash that is not 32 bytes".into()))?;
-            let position = row.try_get("", "position")?;
-            facts.keys.insert((actor, key), Earlier { position, hash });
-        }
-        kind => {
-            let id = conversation(facts, row)?;
-            if kind == "m" {
-                let place = MessagePlace {
-                    conversation_id: id,
-                    seq: row.try_get("", "message_seq")?,
-                };
-                facts.messages.insert(row.try_get("", "message_id")?, place);
-            }
-        }
-    }
-    Ok(())
-}
-
-fn conversation(facts: &mut Facts, row: &QueryResult) -> Result<ConversationId, DbErr> {
-    let id = ConversationId::parse(&row.try_get::<String>("", "name")?).map_err(custom)?;
-    facts.conversations.insert(
-        id.clone(),
-        Conversation {
-            number: ConversationNumber(row.try_get("", "id")?),
-            seq: row.try_get("", "seq")?,
-            last_position: row.try_get("", "last_position")?,
-            last_message_id: row.try_get("", "last_message_id")?,
-        },
-    );
-    facts.participants.insert(
-        (id.clone(), user(row, "user_id")?),
-        Participant {
-            from_position: row.try_get("", "from_position")?,
-            to_position: row.try_get("", "to_position")?,
-            received_seq: row.try_get("", "received_seq")?,
-            read_seq: row.try_get("", "read_seq")?,
-        },
-    );
-    Ok(id)
-}
-
-fn user(row: &QueryResult, column: &str) -> Result<UserId, DbErr> {
-    UserId::parse(&row.try_get::<String>("", column)?).map_err(custom)
-}
-
-fn custom(error: impl std::error::Error) -> DbErr {
-    DbErr::Custom(error.to_string())
-}
-
-/// Writes the projections that the events change.
-fn project(flavor: Flavor, recorded: &[Arc<Recorded>], facts: &Facts) -> String {
-    let mut statements = Vec::new();
-    let mut messages = recorded
-        .iter()
-        .filter(|recorded| matches!(recorded.event, Event::MessageSent { .. }))
-        .map(|recorded| recorded.position);
-    if let Some(first) = messages.next() {
-        let last = messages.next_back().unwrap_or(first);
-        statements.push(project_messages(flavor, first, last, "NULL"));
-    }
-    statements.extend(project_conversations(flavor, recorded, facts));
-    statements.join("; ")
-}
-
-/// Copies messages from the log into their projection, inside the database: their content crosses the wire once.
-/// `received_at` is null but of messages that were there before the log.
-pub(crate) fn project_messages(flavor: Flavor, first: Position, last: Position, received_at: &str) -> String {
-    format!(
-        "INSERT INTO messages (_id, sender_id, reciver_id, sent_at, recived_at, data, content_type, \
-         conversation_id, seq) SELECT position, actor_id, receiver_id, {}, {received_at}, content, content_type, \
-         conversation_id, seq FROM outbox WHERE position BETWEEN {first} AND {last} AND type = '{MESSAGE_SENT}'",
-        flavor.seconds("occurred_at"),
-    )
-}
-
-/// Writes the conversations and marks that the events changed, as they are after the last of them.
-fn project_conversations(flavor: Flavor, recorded: &[Arc<Recorded>], facts: &Facts) -> Vec<String> {
-    let mut conversations = BTreeMap::new();
-    let mut participants = BTreeMap::new();
-    for event in recorded {
-        conversations.insert(&event.conversation_id, &**event);
-        participants.insert((&event.conversation_id, &event.actor_id), &**event);
-        // The event that began the conversation gave it its number, and made its members participants.
-        if event.conversation.0 == event.position {
-            participants.extend(
-                event
-                    .audience()
-                    .map(|member| ((&event.conversation_id, member), &**event)),
-            );
-        }
-    }
-    let mut statements = Vec::new();
-    if !conversations.is_empty() {
-        let rows = conversations
-            .keys()
-            .filter_map(|id| Some((*id, facts.conversations.get(*id)?)));
-        statements.push(upsert_conversations(flavor, rows));
-    }
-    if !participants.is_empty() {
-        let rows = participants.keys().filter_map(|(id, user)| {
-            let participant = facts.participants.get(&((*id).clone(), (*user).clone()))?;
-            Some((facts.conversations.get(*id)?.number, *user, participant))
-        });
-        statements.push(upsert_participants(flavor, rows));
-    }
-    statements
-}
-
-pub(crate) fn upsert_conversations<'f>(
-    flavor: Flavor,
-    rows: impl Iterator<Item = (&'f ConversationId, &'f Conversation)>,
-) -> String {
-    let rows = sql::list(rows.map(|(id, c)| {
-        let Conversation {
-            number,
-            seq,
-            last_position,
-            last_message_id,
-        } = c;
-        let (number, name) = (number.0, sql::conversation(id));
-        fmt::from_fn(move |f| write!(f, "({number},{name},{seq},{last_position},{last_message_id})"))
-    }));
-    format!(
-        "INSERT INTO conversations (id, name, seq, last_position, last_message_id) VALUES {rows} {}",
-        flavor.on_conflict("id", &["seq", "last_position", "last_message_id"])
-    )
-}
-
-pub(crate) fn upsert_participants<'f>(
-    flavor: Flavor,
-    rows: impl Iterator<Item = (ConversationNumber, &'f UserId, &'f Participant)>,
-) -> String {
-    let rows = sql::list(rows.map(|(number, user, p)| {
-        let to = sql::optional_number(p.to_position);
-        let (from, received, read) = (p.from_position, p.received_seq, p.read_seq);
-        let (user, number) = (sql::user(user), number.0);
-        fmt::from_fn(move |f| write!(f, "({user},{number},{from},{to},{received},{read})"))
-    }));
-    format!(
-        "INSERT INTO participants (user_id, conversation_id, from_position, to_position, received_seq, read_seq) \
-         VALUES {rows} {}",
-        flavor.on_conflict(
-            "user_id, conversation_id",
-            &["to_position", "received_seq", "read_seq"]
-        )
-    )
 }

@@ -5,13 +5,13 @@
 use chat_domain::Position;
 use tracing::info;
 
+use super::fold::{self, Fold, FoldError};
 use crate::{
     database::Database,
     entities::checkpoints::{REBUILD, RECEIVED_AT},
-    fold::{self, Fold, FoldError},
-    projector::{Projector, Step},
-    session::{Session, presence},
-    writer::transaction::{project_messages, upsert_conversations, upsert_participants},
+    followers::received_at::{Projector, Step},
+    projections::{conversations, messages, participants},
+    session::{Session, node_slots},
 };
 
 /// How many rows one statement writes or deletes.
@@ -27,7 +27,7 @@ pub struct Rebuilt {
 pub async fn rebuild(database: &Database) -> Result<Rebuilt, FoldError> {
     let flavor = database.flavor;
     let mut session = Session::connect(&database.location, flavor).await?;
-    if !presence::take_all(&mut session).await? {
+    if !node_slots::take_all(&mut session).await? {
         return Err(FoldError::NodeServes);
     }
     let (head, ends) = fold::head(&mut session).await?;
@@ -46,7 +46,7 @@ pub async fn rebuild(database: &Database) -> Result<Rebuilt, FoldError> {
         let events = fold::read(&mut session, flavor, after, head.position).await?;
         let Some(last) = events.last() else { break };
         session
-            .script(project_messages(
+            .script(messages::copy(
                 flavor,
                 after + 1,
                 last.position,
@@ -118,18 +118,20 @@ async fn write_conversations(
     database: &Database,
     fold: &Fold,
 ) -> Result<(), FoldError> {
-    let conversations: Vec<_> = fold.facts.conversations.iter().collect();
-    for chunk in conversations.chunks(ROWS_IN_A_STATEMENT as usize) {
+    let all: Vec<_> = fold.facts.conversations.iter().collect();
+    for chunk in all.chunks(ROWS_IN_A_STATEMENT as usize) {
         session
-            .script(upsert_conversations(database.flavor, chunk.iter().copied()))
+            .script(conversations::upsert(database.flavor, chunk.iter().copied()))
             .await?;
     }
-    let participants: Vec<_> = fold.facts.participants.iter().collect();
-    for chunk in participants.chunks(ROWS_IN_A_STATEMENT as usize) {
+    let all: Vec<_> = fold.facts.participants.iter().collect();
+    for chunk in all.chunks(ROWS_IN_A_STATEMENT as usize) {
         let rows = chunk.iter().filter_map(|((id, user), participant)| {
             Some((fold.facts.conversations.get(id)?.number, user, *participant))
         });
-        session.script(upsert_participants(database.flavor, rows)).await?;
+        session
+            .script(participants::upsert(database.flavor, rows))
+            .await?;
     }
     Ok(())
 }

@@ -12,13 +12,8 @@ use chat_domain::{
 };
 use sea_orm::{DbErr, QueryResult};
 
-use crate::{
-    database::Database,
-    entities::checkpoints,
-    flavor::Flavor,
-    fold::{self, Fold, FoldError},
-    session::Session,
-};
+use super::fold::{self, Fold, FoldError};
+use crate::{database::Database, entities::checkpoints, flavor::Flavor, session::Session};
 
 #[derive(Debug, Default)]
 pub struct Report {
