@@ -91,6 +91,9 @@ for (const kind of ['SQLite', 'MariaDB'] as const satisfies DatabaseKind[]) {
       await until(() => tab.unread(bob)).toBe(MANY);
       await tab.openConversation(bob);
       await tab.messages.first().waitFor();
+      // It begins at the first unread one; from the newest one all can be had.
+      await tab.page.getByRole('button', { name: /to the newest/ }).click();
+      await until(async () => (await tab.texts()).at(-1)).toBe(`message ${MANY}`);
       const all = await tab.all();
       expect(all.map(({ text }) => text)).toEqual(numbered(MANY + 1).map((_, n) => `message ${n}`));
       expect(all.map(({ seq }) => seq)).toEqual(all.map((_, n) => n + 1));

@@ -261,6 +261,8 @@ impl Side {
     async fn start(door: Door) -> Side {
         let settings = [
             ("CHAT_LOG", "warn"),
+            // Room for an answer of each.
+            ("CHAT_ANSWERS_LIMIT", "268435456"),
             // Three times as long as they have to stand still.
             ("CHAT_STALL_TIMEOUT_S", sized("15", "20")),
             ("CHAT_PING_INTERVAL_S", "5"),
