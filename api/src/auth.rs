@@ -15,8 +15,6 @@ mod signer;
 #[cfg(test)]
 mod testing;
 
-#[cfg(feature = "otlp")]
-pub(crate) use self::jwks::tls_connector;
 pub use self::{
     actor::Actor,
     caller::{Caller, StreamCaller, TokenUser},

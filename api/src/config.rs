@@ -22,7 +22,7 @@ pub use self::{
 use crate::{
     auth::JwksError,
     limits::LimitsOptions,
-    socket::Pings,
+    state::Pings,
     telemetry::{self, LogFormat},
 };
 

@@ -9,6 +9,10 @@
 //! feeds the hub, so no handler tells anybody but its own caller what it has done. No token, no content of a message
 //! and no query string is ever logged.
 
+mod door;
+pub mod terms;
+mod tls;
+pub mod readiness;
 pub mod cli;
 pub mod config;
 pub mod telemetry;
@@ -27,6 +31,7 @@ pub mod limits;
 pub mod problem;
 pub mod wire;
 pub mod operations;
+pub mod chat_page;
 pub mod rest;
 pub mod socket;
 pub mod realtime;

@@ -34,7 +34,7 @@ use std::{
     sync::Arc,
 };
 
-use axum::http::{HeaderMap, Uri};
+use axum::http::HeaderMap;
 use chat_domain::ids::UserId;
 
 pub(crate) use self::counts::{Counts, Place as CountsPlace};
@@ -47,39 +47,7 @@ pub use self::{
     reads::{Reading, WAITING_PER_ADDRESS, WAITING_PER_USER},
 };
 use self::{beginnings::Beginnings, budgets::Budget, connections::Connections, rates::Rate, reads::Reads};
-use crate::{metrics, problem::Problem, rest::events};
-
-/// The doors, as limits and metrics name them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
-    /// All of HTTP but `/v1/events`.
-    Rest,
-    Sse,
-    LongPoll,
-    SocketIo,
-}
-
-impl Door {
-    pub const ALL: [Self; 4] = [Self::Rest, Self::Sse, Self::LongPoll, Self::SocketIo];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rest => "rest",
-            Self::Sse => "sse",
-            Self::LongPoll => "long_poll",
-            Self::SocketIo => "socket_io",
-        }
-    }
-
-    /// The door that a request comes to.
-    pub fn of(uri: &Uri, headers: &HeaderMap) -> Self {
-        match uri.path() {
-            "/v1/events" => events::door(headers),
-            path if path.starts_with("/socket.io/") => Self::SocketIo,
-            _ => Self::Rest,
-        }
-    }
-}
+use crate::{door::Door, metrics, problem::Problem};
 
 #[derive(Debug, Clone)]
 pub struct LimitsOptions {

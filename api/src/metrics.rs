@@ -12,6 +12,7 @@ mod sampler;
 
 use std::{sync::OnceLock, time::Duration};
 
+use chat_domain::cursor::ResetReason;
 use chat_infrastructure::{
     handover::{Origin, Written},
     metrics::{BATCH_COMMANDS, BATCH_COMMIT_SECONDS, BATCH_RETRIES, EPOCHS_BEGUN, OUTCOMES_UNKNOWN},
@@ -24,11 +25,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use self::sampler::Sampler;
-use crate::{
-    limits::{Door, Way},
-    problem::Code,
-    realtime::subscription::ResetReason,
-};
+use crate::{door::Door, limits::Way, problem::Code};
 
 /// By `code` and `door`.
 pub const REJECTIONS: &str = "chat_rejections_total";

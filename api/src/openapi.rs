@@ -21,8 +21,7 @@ use utoipa::{
 
 use crate::{
     problem::{Code, LostCursor, Problem, ProblemBody},
-    router,
-    wire::{self, terms},
+    router, terms, wire,
 };
 
 #[derive(OpenApi)]

@@ -29,7 +29,8 @@ use crate::{
     limits::{Beginning, Holder, Room},
     problem::{Code, Problem},
     state::App,
-    wire::{self, Binary, Draft, terms},
+    terms,
+    wire::{self, Binary, Draft},
 };
 
 /// A message that is recorded.

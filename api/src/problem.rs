@@ -28,7 +28,7 @@ use chat_domain::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::wire::terms;
+use crate::terms;
 
 pub(crate) use self::refusals::has_own_line;
 pub use self::{

@@ -18,7 +18,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    limits::{self, Door},
+    door::Door,
+    limits::{self},
     openapi,
     problem::{self, Code, Problem},
     rest::{conversations, development, events, health, messages, pages, receipts},

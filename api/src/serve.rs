@@ -35,15 +35,16 @@ use tracing::{info, warn};
 use crate::{
     admin,
     auth::{JwksSource, Key, Refresh, Signer, TokenRules, Verifier},
+    chat_page::{self, ChatPage, Facts},
     config::{Config, KeySource, TokenOptions},
     files,
     limits::{Limits, LimitsOptions},
     metrics::{self, Sampler},
+    readiness::{Part, Readiness},
     realtime::hub::{Hub, HubOptions},
-    rest::pages::chat::{self, ChatPage, Facts},
     router::{self, router},
     server::{self, Bounds, KEEP_ALIVE, KEEP_ALIVE_OF_PROXIES, Places, Shutdown},
-    state::{App, Part, Readiness},
+    state::App,
     wire::NewMessage,
 };
 
@@ -146,7 +147,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         hub: hub.clone(),
         verifier,
         development,
-        chat_page: ChatPage::new(chat::EMBEDDED, facts),
+        chat_page: ChatPage::new(chat_page::EMBEDDED, facts),
         readiness,
         limits: limits.clone(),
         content_limit: config.content_limit,

@@ -64,11 +64,13 @@ use self::{
 };
 use crate::{
     auth::Caller,
+    door::Door,
     limits::{self, ClientAddress, Way},
     metrics::{self, Cut},
     problem::{Code, Problem, ProblemBody, has_own_line, parse_json, read_body, refuse_encoding},
     state::AppState,
-    wire::{NewMessage, terms},
+    terms,
+    wire::NewMessage,
 };
 
 const PATH: &str = "/socket.io";
@@ -80,23 +82,6 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const QUEUE_BYTES: usize = 1 << 20;
 
 type Transport = Socket<Connection>;
-
-/// How the transport finds out that a client is gone.
-#[derive(Debug, Clone, Copy)]
-pub struct Pings {
-    pub interval: Duration,
-    /// How long a client may take to answer one.
-    pub timeout: Duration,
-}
-
-impl Default for Pings {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(25),
-            timeout: Duration::from_secs(20),
-        }
-    }
-}
 
 /// The routes of this door.
 pub fn router(app: &AppState) -> Router<AppState> {
@@ -135,7 +120,7 @@ fn refuse(code: u8, message: &'static str) -> Response {
         code: u8,
         message: &'static str,
     }
-    metrics::rejected(Code::RequestInvalid, limits::Door::SocketIo);
+    metrics::rejected(Code::RequestInvalid, Door::SocketIo);
     (StatusCode::BAD_REQUEST, axum::Json(Refused { code, message })).into_response()
 }
 
@@ -181,7 +166,7 @@ async fn admit(
         if let Some(code) = app.hub.refuses() {
             return Err(Problem::new(code));
         }
-        let place = app.limits.connect(limits::Door::SocketIo, address)?;
+        let place = app.limits.connect(Door::SocketIo, address)?;
         let flow = Flow::new(&app.limits, app.limits.holder(address, None));
         let extensions = request.extensions_mut();
         extensions.insert(Place(Arc::new(Mutex::new(place))));
@@ -493,7 +478,7 @@ fn begin(app: AppState, admitted: Result<(Caller, After), Problem>, transport: A
             tokio::spawn(session);
         }
         Err(problem) => {
-            metrics::rejected(problem.code, limits::Door::SocketIo);
+            metrics::rejected(problem.code, Door::SocketIo);
             log_refused_login(&transport, "connect", problem.code);
             if problem.is_temporary() {
                 let sender = Sender::new(transport, app.stall);

@@ -28,14 +28,14 @@ use tower::ServiceExt;
 
 use crate::{
     auth::{Signer, Verifier},
+    chat_page::{ChatPage, Facts, Files},
     limits::{Limits, LimitsOptions},
     openapi,
     problem::Code,
+    readiness::Readiness,
     realtime::hub::{Hub, HubOptions},
-    rest::pages::chat::{ChatPage, Facts, Files},
     router,
-    socket::Pings,
-    state::{App, AppState, Readiness},
+    state::{App, AppState, Pings},
     wire::NewMessage,
 };
 

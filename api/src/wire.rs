@@ -13,7 +13,6 @@ mod event;
 mod message;
 mod receipt;
 mod stream;
-pub mod terms;
 
 pub use self::{
     binary::{Attachment, Binary, Data},

@@ -80,6 +80,29 @@ impl After {
     }
 }
 
+/// Why the log cannot be followed from a cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetReason {
+    /// The cursor is past the end of the log.
+    Ahead,
+    /// The cursor belongs to another history.
+    OtherEpoch,
+    /// What follows the cursor is not there any more.
+    Pruned,
+}
+
+impl ResetReason {
+    pub const ALL: [Self; 3] = [Self::Ahead, Self::OtherEpoch, Self::Pruned];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ahead => "ahead",
+            Self::OtherEpoch => "other_epoch",
+            Self::Pruned => "pruned",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

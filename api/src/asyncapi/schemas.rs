@@ -14,7 +14,7 @@ use crate::{
     problem::ProblemBody,
     rest::events::StreamEvents,
     socket::{Authenticate, Authenticated, Connect, ConnectError, Connected, ReceiptForm, Resume, SendForm},
-    wire,
+    terms, wire,
 };
 
 pub(super) fn reference(name: &str) -> Value {
@@ -50,7 +50,7 @@ pub(super) fn schemas() -> Value {
     add::<wire::Receipt<'_>>(&mut types);
     add::<wire::Attachment>(&mut types);
     // Those of parameters, which nothing gathers.
-    add::<wire::terms::Bound>(&mut types);
+    add::<terms::Bound>(&mut types);
     add::<Connect>(&mut types);
     add::<Connected<'_>>(&mut types);
     add::<ConnectError<'_>>(&mut types);

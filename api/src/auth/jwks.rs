@@ -23,10 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 #[cfg(feature = "otlp")]
-pub(crate) use self::fetch::connector as tls_connector;
 pub use self::fetch::{FetchError, JwksUrl, JwksUrlError};
 use super::keys::{KeySet, KeySetError};
-use crate::state::Part;
+use crate::readiness::Part;
 
 /// Between two readings that tokens with unknown keys ask for.
 const ASKED_PAUSE: Duration = Duration::from_secs(10);

@@ -16,10 +16,7 @@ use axum::{
 use tracing::Instrument;
 
 use super::{Code, Problem, refusals, short};
-use crate::{
-    limits::{ClientAddress, Door},
-    metrics, telemetry,
-};
+use crate::{door::Door, limits::ClientAddress, metrics, telemetry};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

@@ -18,7 +18,7 @@ use std::{
 
 use chat_domain::{
     Position,
-    cursor::{After, Cursor},
+    cursor::{After, Cursor, ResetReason},
     event::Recorded,
     ids::UserId,
     ports::{Head, Outbox, Reader, StoreError},
@@ -31,7 +31,7 @@ use chat_infrastructure::{
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::subscription::{Greeting, ResetReason, Subscription};
+use super::subscription::{Greeting, Subscription};
 use crate::problem::Code;
 
 #[derive(Debug, Clone)]

@@ -15,7 +15,7 @@ use std::{
 
 use chat_domain::{
     Position,
-    cursor::Cursor,
+    cursor::{Cursor, ResetReason},
     event::Recorded,
     ports::{Page, PageLimit, PageRange, Reader},
 };
@@ -44,28 +44,6 @@ pub enum Delivery {
     Heartbeat { cursor: Cursor, prev: Cursor },
     /// The last delivery.
     Closing { code: &'static str, retry_after: u32 },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResetReason {
-    /// The cursor is past the end of the log.
-    Ahead,
-    /// The cursor belongs to another history.
-    OtherEpoch,
-    /// What follows the cursor is not there any more.
-    Pruned,
-}
-
-impl ResetReason {
-    pub const ALL: [Self; 3] = [Self::Ahead, Self::OtherEpoch, Self::Pruned];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ahead => "ahead",
-            Self::OtherEpoch => "other_epoch",
-            Self::Pruned => "pruned",
-        }
-    }
 }
 
 pub(super) enum Greeting {

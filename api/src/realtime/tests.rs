@@ -14,7 +14,7 @@ use chat_domain::{
     Position,
     command::{Action, Command},
     content::Content,
-    cursor::{After, Cursor, Epoch},
+    cursor::{After, Cursor, Epoch, ResetReason},
     event::Recorded,
     ids::{CommandKey, UserId},
     memory::MemoryLog,
@@ -25,7 +25,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
     hub::{Hub, HubOptions, Refused},
-    subscription::{Delivery, ResetReason, Subscription},
+    subscription::{Delivery, Subscription},
 };
 use crate::problem::Code;
 

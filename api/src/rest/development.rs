@@ -23,7 +23,7 @@ use utoipa::ToSchema;
 use crate::{
     problem::{Code, Json, NoParameters, Problem, Query},
     state::AppState,
-    wire::terms,
+    terms,
 };
 
 /// Seconds that a development token is good for.

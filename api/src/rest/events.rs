@@ -1,6 +1,5 @@
 //! `/v1/events`: what happens, as Server-Sent Events or as a long poll, from one subscription each.
 
-mod accept;
 mod poll;
 mod sse;
 
@@ -16,15 +15,16 @@ use chat_domain::{cursor::After, ports::Reader};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use self::accept::Form;
 use crate::{
     auth::{Caller, StreamCaller},
+    door::{Form, preferred},
     examples,
-    limits::{ClientAddress, Door, Holder},
+    limits::{ClientAddress, Holder},
     operations::limit,
     problem::{Code, Problem, Query},
     state::AppState,
-    wire::{EventPage, terms},
+    terms,
+    wire::EventPage,
 };
 
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -91,7 +91,7 @@ pub async fn stream_events(
     headers: HeaderMap,
     Query(query): Query<StreamEvents>,
 ) -> Result<Response, Problem> {
-    let form = accept::preferred(headers.get_all(ACCEPT));
+    let form = preferred(headers.get_all(ACCEPT));
     let caller = match caller {
         Ok(StreamCaller(caller)) => caller,
         Err(problem) if form == Some(Form::Stream) && problem.is_temporary() => {
@@ -114,14 +114,6 @@ pub async fn stream_events(
 /// A stream that says why there is none, and ends.
 pub(crate) fn refuse_stream(code: Code) -> Response {
     sse::refusal(code)
-}
-
-/// The door of a request to this route. One that accepts neither form is refused as a page.
-pub(crate) fn door(headers: &HeaderMap) -> Door {
-    match accept::preferred(headers.get_all(ACCEPT)) {
-        Some(Form::Stream) => Door::Sse,
-        Some(Form::Page) | None => Door::LongPoll,
-    }
 }
 
 impl StreamEvents {

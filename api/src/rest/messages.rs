@@ -20,10 +20,8 @@ use crate::{
     operations::{self, ListMessages, Sent},
     problem::{Json, NoParameters, Path, Problem, Query},
     state::AppState,
-    wire::{
-        Binary, History, Message, MessageForm, NewMessage,
-        terms::{CommandKey, MessageId, UserId},
-    },
+    terms::{CommandKey, MessageId, UserId},
+    wire::{Binary, History, Message, MessageForm, NewMessage},
 };
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");

@@ -3,8 +3,6 @@
 //!
 //! `/` is the chat page where the binary was built with it, else a small page that says how to get it.
 
-pub mod chat;
-
 use std::sync::{Arc, LazyLock};
 
 use axum::{
@@ -20,7 +18,7 @@ use axum::{
 use utoipa_swagger_ui::Config;
 
 use crate::{
-    asyncapi, openapi,
+    asyncapi, chat_page, openapi,
     problem::{Code, Problem},
     state::AppState,
 };
@@ -44,7 +42,7 @@ fn page_headers(policy: &'static str) -> [(HeaderName, &'static str); 4] {
 
 pub async fn show_home(State(app): State<AppState>, request: HeaderMap) -> Response {
     match &app.chat_page {
-        Some(page) => (page_headers(chat::POLICY), page.index(&request)).into_response(),
+        Some(page) => (page_headers(chat_page::POLICY), page.index(&request)).into_response(),
         None => {
             let html = [(CONTENT_TYPE, "text/html; charset=utf-8")];
             (page_headers(HOME_POLICY), html, HOME).into_response()

@@ -11,10 +11,8 @@ use crate::{
     examples, operations,
     problem::{Json, NoParameters, Problem, Query},
     state::AppState,
-    wire::{
-        NewReceipt, Receipt,
-        terms::{CommandKey, UserId},
-    },
+    terms::{CommandKey, UserId},
+    wire::{NewReceipt, Receipt},
 };
 
 /// Say that messages are received, or read

@@ -12,11 +12,13 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    limits::{Door, Room},
+    door::Door,
+    limits::Room,
     metrics,
     operations::{ConversationList, ListConversations, ListMessages, MessageList, Sent},
     problem::{Code, Problem},
-    wire::{Binary, Draft, Message, NewData, NewReceipt, NewText, Receipt, ReceiptType, terms, whole_number},
+    terms,
+    wire::{Binary, Draft, Message, NewData, NewReceipt, NewText, Receipt, ReceiptType, whole_number},
 };
 
 pub(super) enum Command {

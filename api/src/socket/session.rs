@@ -25,7 +25,8 @@ use super::{
 };
 use crate::{
     auth::{Actor, Caller},
-    limits::{Door, Holder},
+    door::Door,
+    limits::Holder,
     metrics, operations,
     problem::{Code, Problem},
     realtime::{

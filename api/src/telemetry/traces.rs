@@ -26,7 +26,7 @@ use tracing::{Span, Subscriber};
 use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt};
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
-use crate::auth::tls_connector;
+use crate::tls::connector;
 
 /// How long the last ones may take when the server ends.
 const LAST: Duration = Duration::from_secs(3);
@@ -42,7 +42,7 @@ impl Exporter {
     pub(super) fn start(endpoint: Option<&str>) -> anyhow::Result<Self> {
         let client = Client {
             runtime: Handle::current(),
-            tls: tls_connector().context("TLS cannot be set up")?,
+            tls: connector().context("TLS cannot be set up")?,
         };
         let exporter = SpanExporter::builder().with_http().with_http_client(client);
         let exporter = match endpoint {

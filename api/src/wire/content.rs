@@ -10,8 +10,8 @@ use chat_domain::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::terms::{Base64, ContentType as ContentTypeTerm, TextualType, UserId as UserIdTerm, null};
 use crate::problem::{Code, Problem};
+use crate::terms::{Base64, ContentType as ContentTypeTerm, TextualType, UserId as UserIdTerm, null};
 
 /// A message to be sent, as a client writes it; [`MessageForm`] is how the documents describe it.
 #[derive(Deserialize)]

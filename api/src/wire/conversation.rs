@@ -4,7 +4,8 @@ use chat_domain::{ids::UserId, views};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Binary, Message, message, terms};
+use super::{Binary, Message, message};
+use crate::terms;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Conversations<'a> {

@@ -15,7 +15,8 @@ use serde_json::Value;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 use utoipa::ToSchema;
 
-use super::{Binary, Message, terms};
+use super::{Binary, Message};
+use crate::terms;
 
 /// Something that happened, with its place in the chain: `prev` is the `cursor` of the delivery before it.
 #[derive(Serialize, ToSchema)]

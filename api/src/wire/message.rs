@@ -4,7 +4,8 @@ use chat_domain::views;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Binary, Data, terms};
+use super::{Binary, Data};
+use crate::terms;
 
 /// A message. Textual content in valid UTF-8 is `text`, all else is `data`; an erased message has neither, and no
 /// `content_type`.

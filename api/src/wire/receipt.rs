@@ -10,7 +10,7 @@ use serde::{
 };
 use utoipa::ToSchema;
 
-use super::terms;
+use crate::terms;
 
 /// Everything up to a message is received, or read. Cumulative, and never backwards: what is so already stays so.
 #[derive(Deserialize, ToSchema)]

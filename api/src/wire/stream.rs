@@ -3,7 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Event, terms};
+use super::Event;
+use crate::terms;
 
 /// The stream is complete from its cursor.
 #[derive(Debug, Serialize, ToSchema)]

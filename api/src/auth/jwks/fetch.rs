@@ -5,7 +5,7 @@
 //! this machine (`SSL_CERT_FILE` names others), or where it has none by those that Mozilla trusts. Redirects are not
 //! followed: who fetches keys knows where they are.
 
-use std::{fmt, pin::pin, str::FromStr, sync::Arc};
+use std::{fmt, pin::pin, str::FromStr};
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::{
@@ -19,12 +19,10 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
-};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 
 use super::JwksError;
+use crate::tls::connector;
 
 /// Where to fetch a set of keys.
 #[derive(Clone)]
@@ -99,21 +97,6 @@ impl FromStr for JwksUrl {
         let port = uri.port_u16().unwrap_or(port);
         Ok(Self { uri, host, port, tls })
     }
-}
-
-/// TLS with whoever the roots of this machine vouch for.
-pub(crate) fn connector() -> Result<TlsConnector, JwksUrlError> {
-    let mut roots = RootCertStore::empty();
-    // What of them cannot be read is not trusted.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 impl JwksUrl {

@@ -14,7 +14,7 @@ use crate::{
         TokenError, TokenRules, Verifier,
         testing::{jwk, jwks, token, with},
     },
-    state::Readiness,
+    readiness::Readiness,
 };
 
 const ALGORITHM: Algorithm = Algorithm::EdDSA;

@@ -17,7 +17,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     auth::Caller,
-    limits::{Door, Holder, Room},
+    door::Door,
+    limits::{Holder, Room},
     metrics,
     problem::{Code, LostCursor, Problem},
     realtime::{

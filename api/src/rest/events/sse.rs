@@ -17,7 +17,8 @@ use tokio::time::{Sleep, sleep};
 
 use crate::{
     auth::Caller,
-    limits::{Connection, Door, Holder},
+    door::Door,
+    limits::{Connection, Holder},
     metrics,
     problem::Code,
     realtime::{

@@ -3,7 +3,7 @@
 use axum::http::HeaderValue;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     Stream,
     Page,
 }
@@ -13,7 +13,7 @@ pub(super) enum Form {
 type Preference = (u16, u8);
 
 /// `None` if neither is accepted. A client that does not say gets pages.
-pub(super) fn preferred<'h>(headers: impl IntoIterator<Item = &'h HeaderValue>) -> Option<Form> {
+pub(crate) fn preferred<'h>(headers: impl IntoIterator<Item = &'h HeaderValue>) -> Option<Form> {
     let values: Vec<_> = headers
         .into_iter()
         .map(|value| value.to_str().unwrap_or_default())
