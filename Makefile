@@ -40,11 +40,12 @@ proof:
 	cargo build --workspace --all-features --bin chat-system --example proof
 	target=$$(tests/target-folder)/debug && SERVER_BINARY=$$target/chat-system "$$target/examples/proof"
 
-# Formatting, lints and documentation; any warning fails.
+# Formatting, lints, documentation, and circles of imports; any warning fails.
 check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --document-private-items
+	cargo run --quiet -p chat-structure -- */src
 
 # How fast it is, beside its peers, in one run on a private MariaDB: in a quarter of an hour, or with everything that is
 # large. BENCH="--only send,idle" names some scenarios. The figures go to target/bench.

@@ -1,5 +1,5 @@
 //! Puts the chat page into the binary, where it has been built: every file below `frontend/web/dist/page` becomes an
-//! entry of a table that `src/rest/pages/chat.rs` includes. It only looks at that folder. Without Node nothing is there,
+//! entry of a table that `src/chat_page.rs` includes. It only looks at that folder. Without Node nothing is there,
 //! the table is empty, and everything builds all the same.
 
 use std::{

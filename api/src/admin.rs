@@ -1,13 +1,17 @@
 //! The operator's listener: what is counted, whether the server lives, whether it can serve. It asks for no token, and
 //! stands on an address of its own so that it need not be where the doors are.
 
+mod gauges;
+mod process;
+
 use axum::{Router, extract::Request, http::header::CONTENT_TYPE, middleware, routing::get};
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use self::gauges::Sampler;
 use crate::{
-    metrics::Sampler,
     problem::{self, Code, Problem},
     rest::health,
+    router::finish,
     state::AppState,
 };
 
@@ -25,7 +29,7 @@ pub fn router(app: AppState, metrics: Sampler) -> Router {
         .route("/readyz", get(health::check_readiness))
         .fallback(|| async { Problem::new(Code::RouteNotFound) })
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(middleware::from_fn(problem::finish))
+        .layer(middleware::from_fn(finish))
         .with_state(app)
 }
 
@@ -37,18 +41,14 @@ mod tests {
     };
     use tower::ServiceExt;
 
-    use crate::{
-        metrics::{self, Sampler},
-        server::Places,
-        testing::Server,
-    };
+    use crate::{metrics, server::Places, testing::Server};
 
     #[tokio::test]
     async fn the_operator_sees_metrics_and_readiness_and_nothing_else() {
         let server = Server::new();
         let tail = server.readiness.part("tail");
         let places = Places::new(7, server.router.clone());
-        let sampler = Sampler::new(metrics::install(), server.app.clone(), places, None);
+        let sampler = super::Sampler::new(metrics::install(), server.app.clone(), places, None);
         let admin = super::router(server.app.clone(), sampler);
         let ask = async |path: &str| {
             let answer = admin

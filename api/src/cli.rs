@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use chat_domain::ids::UserId;
 use chat_migration::{DownOptions, IdMap};
 use clap::{
-    CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    CommandFactory, FromArgMatches, Parser, Subcommand,
     error::{ContextKind, ErrorKind},
 };
 
@@ -23,7 +23,9 @@ use crate::{
     asyncapi,
     auth::Signer,
     config::{self, Config, Given, KeySource, Options, Variables},
-    healthcheck, id_map, maintenance, openapi, serve, telemetry,
+    documents, healthcheck, id_map,
+    maintenance::{self, MigrateAction},
+    serve, telemetry,
 };
 
 /// The chat server: people and programs send messages to each other and never miss one.
@@ -83,19 +85,6 @@ pub enum Command {
         #[command(subcommand)]
         action: EpochAction,
     },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MigrateAction {
-    /// Say what `up` and `serve` would refuse, what is odd about a table of the seed's, and what adopting it means; exit
-    /// code 3 when something is refused
-    Check,
-    /// Apply what is pending; adopt a table of the seed's (MySQL and MariaDB), or go on with that
-    Up,
-    /// Undo all; an adopted table is given back
-    Down,
-    /// Say what is applied and what is pending
-    Status,
 }
 
 #[derive(Subcommand)]
@@ -168,7 +157,7 @@ fn value_refused(error: &clap::Error) -> Option<String> {
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = |()| ExitCode::SUCCESS;
     match cli.command.unwrap_or(Command::Serve) {
-        Command::Openapi => print(&openapi::pretty()).map(done),
+        Command::Openapi => print(&documents::openapi_text()).map(done),
         Command::Asyncapi => print(&asyncapi::pretty()).map(done),
         Command::Healthcheck => healthcheck::check(cli.options.listen).map(done),
         Command::Token { user, expires_in } => print_token(&cli.options, &user, expires_in).map(done),

@@ -39,5 +39,6 @@ mod trimmed;
 mod examples;
 pub mod openapi;
 pub mod asyncapi;
+pub mod documents;
 #[cfg(test)]
 mod testing;

@@ -21,6 +21,7 @@
 //! proxy that does not say for whom it speaks, and the limit of one would be the limit of all.
 
 mod address;
+mod bodies;
 mod beginnings;
 mod budgets;
 mod connections;
@@ -39,15 +40,20 @@ use chat_domain::ids::UserId;
 
 pub(crate) use self::counts::{Counts, Place as CountsPlace};
 pub use self::{
-    address::{ClientAddress, TrustedProxies, find_client},
+    address::{ClientAddress, TrustedProxies},
     beginnings::Beginning,
-    budgets::{FREE, Holder, Room, Way},
+    bodies::{read_body, refuse_encoding},
+    budgets::{FREE, Holder, Room},
     connections::Connection,
     head::{HEAD_LIMIT, bound_head, require_host},
     reads::{Reading, WAITING_PER_ADDRESS, WAITING_PER_USER},
 };
 use self::{beginnings::Beginnings, budgets::Budget, connections::Connections, rates::Rate, reads::Reads};
-use crate::{door::Door, metrics, problem::Problem};
+use crate::{
+    door::Door,
+    metrics::{self, Way},
+    problem::Problem,
+};
 
 #[derive(Debug, Clone)]
 pub struct LimitsOptions {
@@ -178,7 +184,7 @@ impl Limits {
     }
 
     /// For whom a request is, by its peer and what its proxies say.
-    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         self.0.trusted_proxies.client(peer, headers)
     }
 }

@@ -13,11 +13,25 @@ use chat_infrastructure::{
 };
 use chat_migration::{CheckOptions, DownOptions, Finding, IdMap, Report, Verdict};
 
+use clap::ValueEnum;
+
 use crate::{
-    cli::MigrateAction,
     config::Config,
     serve::{check_server, describe, is_waived, unmet_of_schema, unmet_of_server, warning},
 };
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MigrateAction {
+    /// Say what `up` and `serve` would refuse, what is odd about a table of the seed's, and what adopting it means; exit
+    /// code 3 when something is refused
+    Check,
+    /// Apply what is pending; adopt a table of the seed's (MySQL and MariaDB), or go on with that
+    Up,
+    /// Undo all; an adopted table is given back
+    Down,
+    /// Say what is applied and what is pending
+    Status,
+}
 
 const CONNECTIONS: u32 = 2;
 

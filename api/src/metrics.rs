@@ -1,14 +1,11 @@
 //! What the server counts about itself, in the form of Prometheus.
 //!
 //! Whoever does a thing counts it, through the functions here (and those of `chat_infrastructure::metrics`). What is a
-//! state, as the head of the log, is looked at when somebody asks ([`Sampler`]). Without `CHAT_ADMIN_LISTEN` nothing is
+//! state, as the head of the log, is looked at when somebody asks ([`Sampler`](crate::admin::Sampler)). Without `CHAT_ADMIN_LISTEN` nothing is
 //! recorded, and a count costs a look at an empty place; with it, what is counted for each event goes by handles that
 //! are taken once. Labels have few values, and none that a client chose: no user, no address, no path.
 //!
 //! A table below has all of them; the docs have the same ones, which a test sees to.
-
-mod process;
-mod sampler;
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -24,51 +21,50 @@ use metrics::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
-pub use self::sampler::Sampler;
-use crate::{door::Door, limits::Way, problem::Code};
+use crate::{door::Door, problem::Code};
 
 /// By `code` and `door`.
 pub const REJECTIONS: &str = "chat_rejections_total";
 /// By `door`.
 pub const CONNECTIONS: &str = "chat_connections";
 /// By `reason`.
-const CONNECTIONS_CUT: &str = "chat_connections_cut_total";
+pub(crate) const CONNECTIONS_CUT: &str = "chat_connections_cut_total";
 pub const SENDS: &str = "chat_sends_total";
 /// By `way`.
 pub const HELD_BYTES: &str = "chat_held_bytes";
 /// By `state`.
 pub const READS: &str = "chat_reads";
 /// By `door`.
-const DELIVERIES: &str = "chat_deliveries_total";
+pub(crate) const DELIVERIES: &str = "chat_deliveries_total";
 /// By `written`.
-const DELIVERY_SECONDS: &str = "chat_delivery_seconds";
+pub(crate) const DELIVERY_SECONDS: &str = "chat_delivery_seconds";
 /// By `reason`.
-const RESETS: &str = "chat_resets_total";
-const OPEN_CONNECTIONS: &str = "chat_open_connections";
-const OPEN_CONNECTIONS_LIMIT: &str = "chat_open_connections_limit";
+pub(crate) const RESETS: &str = "chat_resets_total";
+pub(crate) const OPEN_CONNECTIONS: &str = "chat_open_connections";
+pub(crate) const OPEN_CONNECTIONS_LIMIT: &str = "chat_open_connections_limit";
 /// By `state`.
-const SUBSCRIPTIONS: &str = "chat_subscriptions";
-const LOG_HEAD: &str = "chat_log_head_position";
+pub(crate) const SUBSCRIPTIONS: &str = "chat_subscriptions";
+pub(crate) const LOG_HEAD: &str = "chat_log_head_position";
 /// By `server` and `epoch`.
-const LOG_INFO: &str = "chat_log_info";
-const TAIL_POSITION: &str = "chat_tail_position";
-const TAIL_LAG: &str = "chat_tail_lag_events";
-const TAIL_GAP: &str = "chat_tail_gap_seconds";
-const PROJECTOR_LAG: &str = "chat_projector_lag_events";
-const QUEUE_COMMANDS: &str = "chat_writer_queue_commands";
-const OLDEST_COMMAND: &str = "chat_oldest_command_seconds";
-const QUEUE_BYTES: &str = "chat_writer_queue_bytes";
+pub(crate) const LOG_INFO: &str = "chat_log_info";
+pub(crate) const TAIL_POSITION: &str = "chat_tail_position";
+pub(crate) const TAIL_LAG: &str = "chat_tail_lag_events";
+pub(crate) const TAIL_GAP: &str = "chat_tail_gap_seconds";
+pub(crate) const PROJECTOR_LAG: &str = "chat_projector_lag_events";
+pub(crate) const QUEUE_COMMANDS: &str = "chat_writer_queue_commands";
+pub(crate) const OLDEST_COMMAND: &str = "chat_oldest_command_seconds";
+pub(crate) const QUEUE_BYTES: &str = "chat_writer_queue_bytes";
 /// By `state`.
-const DATABASE_CONNECTIONS: &str = "chat_database_connections";
-const DATABASE_CONNECTIONS_LIMIT: &str = "chat_database_connections_limit";
-const DATABASE_UP: &str = "chat_database_up";
-const READY: &str = "chat_ready";
+pub(crate) const DATABASE_CONNECTIONS: &str = "chat_database_connections";
+pub(crate) const DATABASE_CONNECTIONS_LIMIT: &str = "chat_database_connections_limit";
+pub(crate) const DATABASE_UP: &str = "chat_database_up";
+pub(crate) const READY: &str = "chat_ready";
 /// By `version` and `otlp`.
-const BUILD_INFO: &str = "chat_build_info";
-const RESIDENT_MEMORY: &str = "process_resident_memory_bytes";
-const OPEN_FDS: &str = "process_open_fds";
-const MAX_FDS: &str = "process_max_fds";
-const START_TIME: &str = "process_start_time_seconds";
+pub(crate) const BUILD_INFO: &str = "chat_build_info";
+pub(crate) const RESIDENT_MEMORY: &str = "process_resident_memory_bytes";
+pub(crate) const OPEN_FDS: &str = "process_open_fds";
+pub(crate) const MAX_FDS: &str = "process_max_fds";
+pub(crate) const START_TIME: &str = "process_start_time_seconds";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -283,6 +279,24 @@ struct Handles {
 
 /// Empty until something records.
 static HANDLES: OnceLock<Handles> = OnceLock::new();
+
+/// What is counted in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    In,
+    Out,
+}
+
+impl Way {
+    pub const ALL: [Self; 2] = [Self::In, Self::Out];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+        }
+    }
+}
 
 /// What a read of history or of a list does.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,5 @@
-//! The OpenAPI document: from the handlers themselves, with every refusal of every operation.
-//!
-//! `openapi/openapi.json` in the repository is what `chat-system openapi` prints; a test holds them together, and the
-//! tests of the doors hold each refusal that they see to the list here.
+//! What the OpenAPI document has beside the operations, and every refusal of every operation. The tests of the doors hold
+//! each refusal that they see to the list here. [`documents`](crate::documents) puts the document together.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +19,7 @@ use utoipa::{
 
 use crate::{
     problem::{Code, LostCursor, Problem, ProblemBody},
-    router, terms, wire,
+    terms, wire,
 };
 
 #[derive(OpenApi)]
@@ -74,10 +72,8 @@ pub fn frame() -> Document {
     frame
 }
 
-/// The whole document.
-pub fn document() -> Document {
-    let table = router::table().merge(router::development_table());
-    let mut document = table.into_openapi();
+/// Adds to the operations of a table what their handlers do not say: every refusal, and the headers of every answer.
+pub(crate) fn complete(mut document: Document) -> Document {
     if let Some(components) = &mut document.components {
         flatten(&mut components.schemas);
     }
@@ -93,15 +89,6 @@ pub fn document() -> Document {
         }
     }
     document
-}
-
-/// The document as the repository holds it.
-pub fn pretty() -> String {
-    let mut text = document()
-        .to_pretty_json()
-        .expect("a document of strings and numbers serialises");
-    text.push('\n');
-    text
 }
 
 /// What serde flattens comes as `allOf`; on the wire it is one object, and so it is here.
@@ -337,6 +324,3 @@ fn add_headers(operation: &mut Operation) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,7 +1,7 @@
 //! Every refusal, in one form: problem details (RFC 9457) with a stable code.
 //!
 //! A [`Problem`] becomes a response in two steps. [`IntoResponse`] gives status and headers and leaves the problem in
-//! the response's extensions; [`finish`](finish::finish), which stands around all routes, writes the body, because
+//! the response's extensions; [`finish`](crate::router), which stands around all routes, writes the body, because
 //! only it knows the request's id. It also turns what axum itself refuses (no such route, wrong method) into
 //! problems, so that no error leaves the server in another form. What hyper refuses before there is a request (a
 //! malformed head: 400, one far above our own limit: 431) has a bare status: nothing of ours sees it.
@@ -10,11 +10,8 @@
 //! where the same request may succeed later, 429 where it may and its sender has sent too much.
 
 mod code;
-mod extract;
-mod finish;
-mod refusals;
 
-use std::fmt;
+use std::{any::Any, fmt};
 
 use axum::{
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
@@ -30,14 +27,7 @@ use utoipa::ToSchema;
 
 use crate::terms;
 
-pub(crate) use self::refusals::has_own_line;
-pub use self::{
-    code::Code,
-    extract::{
-        Json, NoParameters, Path, Query, parse_json, read_body, refuse_encoding, refuse_misspelt_headers,
-    },
-    finish::{RequestId, finish, panicked},
-};
+pub use self::code::Code;
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq)]
@@ -350,4 +340,9 @@ impl From<StatusCode> for Problem {
             _ => Code::Internal,
         })
     }
+}
+
+/// The answer when a handler panicked. The panic hook has logged it.
+pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    Problem::new(Code::Internal).into_response()
 }

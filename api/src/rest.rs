@@ -4,6 +4,7 @@ mod answer;
 pub mod conversations;
 pub mod development;
 pub mod events;
+pub mod extract;
 pub mod health;
 mod key;
 pub mod messages;

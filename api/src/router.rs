@@ -1,10 +1,13 @@
 //! All routes, in one table, and what stands around each of them.
 //!
-//! From outside in: [`limits::find_client`] says for whom the request is; [`problem::finish`] gives it its id and
+//! From outside in: `address::find_client` says for whom the request is; `finish` gives it its id and
 //! writes every refusal's body; a panic becomes a problem; a head that is too large, or that does not name one host, goes
 //! no further. Nothing compresses, because that buffers streams, and nothing times a request out from outside, because
 //! that would cut streams and leave commands with an unknown outcome: what waits has its own limit. Bodies are bounded
-//! where they are read ([`problem::read_body`]).
+//! where they are read ([`limits::read_body`]).
+
+mod address;
+mod finish;
 
 use axum::{
     Router,
@@ -17,12 +20,13 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(crate) use self::finish::finish;
 use crate::{
     door::Door,
     limits::{self},
     openapi,
     problem::{self, Code, Problem},
-    rest::{conversations, development, events, health, messages, pages, receipts},
+    rest::{conversations, development, events, extract, health, messages, pages, receipts},
     socket,
     state::AppState,
 };
@@ -65,7 +69,7 @@ fn page_table() -> Router<AppState> {
 
 pub fn router(app: AppState) -> Router {
     let (mut routes, _) = table().split_for_parts();
-    routes = routes.route_layer(middleware::from_fn(problem::refuse_misspelt_headers));
+    routes = routes.route_layer(middleware::from_fn(extract::refuse_misspelt_headers));
     if app.development.is_some() {
         routes = routes.merge(Router::from(development_table()));
     }
@@ -93,8 +97,8 @@ fn surround(routes: Router<AppState>, app: &AppState) -> Router<AppState> {
         .layer(middleware::from_fn(limits::bound_head))
         .layer(middleware::from_fn(limits::require_host))
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(middleware::from_fn(problem::finish))
-        .layer(middleware::from_fn_with_state(app.clone(), limits::find_client))
+        .layer(middleware::from_fn(finish))
+        .layer(middleware::from_fn_with_state(app.clone(), address::find_client))
 }
 
 async fn refuse_connection(request: Request) -> Response {

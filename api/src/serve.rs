@@ -34,12 +34,13 @@ use tracing::{info, warn};
 
 use crate::{
     admin,
+    admin::Sampler,
     auth::{JwksSource, Key, Refresh, Signer, TokenRules, Verifier},
     chat_page::{self, ChatPage, Facts},
     config::{Config, KeySource, TokenOptions},
     files,
     limits::{Limits, LimitsOptions},
-    metrics::{self, Sampler},
+    metrics,
     readiness::{Part, Readiness},
     realtime::hub::{Hub, HubOptions},
     router::{self, router},

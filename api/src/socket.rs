@@ -65,12 +65,13 @@ use self::{
 use crate::{
     auth::Caller,
     door::Door,
-    limits::{self, ClientAddress, Way},
-    metrics::{self, Cut},
-    problem::{Code, Problem, ProblemBody, has_own_line, parse_json, read_body, refuse_encoding},
+    limits::{self, ClientAddress, read_body, refuse_encoding},
+    metrics::{self, Cut, Way},
+    problem::{Code, Problem, ProblemBody},
     state::AppState,
+    telemetry::has_own_line,
     terms,
-    wire::NewMessage,
+    wire::{NewMessage, parse_json},
 };
 
 const PATH: &str = "/socket.io";

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::extract::FromRef;
 use chat_domain::ports::{EventLog, Timeline};
 
 use crate::{
@@ -13,6 +14,12 @@ use crate::{
 };
 
 pub type AppState = Arc<App>;
+
+impl FromRef<AppState> for Verifier {
+    fn from_ref(app: &AppState) -> Self {
+        app.verifier.clone()
+    }
+}
 
 pub struct App {
     pub log: Arc<dyn EventLog>,

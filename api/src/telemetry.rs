@@ -6,6 +6,7 @@
 //! Whatever the filter asks for, of other people's crates there is nothing below INFO: at debug and trace some of them
 //! write what they transport, tokens and messages in it (tungstenite each frame).
 
+mod refusals;
 #[cfg(feature = "otlp")]
 mod traces;
 
@@ -23,6 +24,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+pub(crate) use self::refusals::has_own_line;
 use crate::problem::short;
 
 /// The standard's variables that say where traces go to.

@@ -10,6 +10,7 @@ mod binary;
 mod content;
 mod conversation;
 mod event;
+mod json;
 mod message;
 mod receipt;
 mod stream;
@@ -19,6 +20,7 @@ pub use self::{
     content::{Draft, MessageForm, NewData, NewMessage, NewText},
     conversation::{Conversation, Conversations, Participant, json_length as conversation_length},
     event::{Event, UpTo, event_body, frame},
+    json::parse_json,
     message::{History, Message, json_length as message_length},
     receipt::{NewReceipt, Receipt, ReceiptType},
     stream::{Closing, EventPage, Expiring, FEATURES, Heartbeat, Ready, Reset},

@@ -59,7 +59,7 @@ fn a_token_is_all_that_is_printed() {
 fn the_document_is_printed_without_any_configuration() {
     let output = run(&["openapi"], &[]);
     assert!(output.status.success() && output.stderr.is_empty());
-    assert_eq!(text(&output.stdout), chat_api::openapi::pretty());
+    assert_eq!(text(&output.stdout), chat_api::documents::openapi_text());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The log on MySQL, MariaDB and SQLite.
 //!
-//! A command goes through [`writer`] (the group commit), becomes rows of the outbox and of its [`projections`] in one
+//! A command goes through [`writer`] (the group commit), becomes rows of the outbox and of its `projections` in one
 //! transaction, and is answered. The writer hands what it has committed over to the [`tail`] ([`handover`]), which follows
 //! the committed outbox and feeds its publisher. [`outbox`] and [`timeline`] read the log and the projections back.
 //! [`followers`] fill behind the log what no sender waits for. [`maintenance`] holds the projections to the log.

@@ -1,13 +1,13 @@
 //! For whom a command is.
 
-use axum::{extract::FromRequestParts, http::request::Parts};
+use axum::{
+    extract::{FromRef, FromRequestParts},
+    http::request::Parts,
+};
 use chat_domain::{ids::UserId, rejection::Invalid};
 
-use super::Caller;
-use crate::{
-    problem::{Code, Problem},
-    state::AppState,
-};
+use super::{Caller, Verifier};
+use crate::problem::{Code, Problem};
 
 pub(super) const ACT_AS: &str = "act-as";
 
@@ -32,11 +32,14 @@ impl From<Caller> for Actor {
 }
 
 /// With the header `Act-As`, which needs the scope `chat.send_as`.
-impl FromRequestParts<AppState> for Actor {
+impl<S: Send + Sync> FromRequestParts<S> for Actor
+where
+    Verifier: FromRef<S>,
+{
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        let caller = Caller::of_head(parts, app).await?;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let caller = Caller::of_head(parts, state).await?;
         let mut values = parts.headers.get_all(ACT_AS).iter();
         let (Some(value), more) = (values.next(), values.next()) else {
             return Ok(caller.into());

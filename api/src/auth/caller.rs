@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::{
-    extract::FromRequestParts,
+    extract::{FromRef, FromRequestParts},
     http::{HeaderMap, header::AUTHORIZATION, request::Parts},
 };
 use chat_domain::ids::UserId;
@@ -12,7 +12,6 @@ use chat_domain::ids::UserId;
 use super::{Scopes, TokenError, Verified, Verifier, actor::ACT_AS};
 use crate::{
     problem::{Code, Problem},
-    state::AppState,
     trimmed::trimmed,
 };
 
@@ -97,11 +96,14 @@ fn challenge(mut problem: Problem, error: Option<&TokenError>) -> Problem {
     problem
 }
 
-impl FromRequestParts<AppState> for Caller {
+impl<S: Send + Sync> FromRequestParts<S> for Caller
+where
+    Verifier: FromRef<S>,
+{
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        let caller = Self::of_head(parts, app).await?;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let caller = Self::of_head(parts, state).await?;
         refuse_act_as(&parts.headers)?;
         Ok(caller)
     }
@@ -109,8 +111,11 @@ impl FromRequestParts<AppState> for Caller {
 
 impl Caller {
     /// What the request takes from here on is the caller's.
-    pub(super) async fn of_head(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        let caller = Self::authenticate(&app.verifier, bearer(&parts.headers)).await?;
+    pub(super) async fn of_head<S>(parts: &mut Parts, state: &S) -> Result<Self, Problem>
+    where
+        Verifier: FromRef<S>,
+    {
+        let caller = Self::authenticate(&Verifier::from_ref(state), bearer(&parts.headers)).await?;
         parts.extensions.insert(TokenUser(caller.user_id.clone()));
         Ok(caller)
     }
@@ -132,10 +137,13 @@ fn refuse_act_as(headers: &HeaderMap) -> Result<(), Problem> {
 /// The caller of `/v1/events`: the header, or else `access_token` in the query.
 pub struct StreamCaller(pub Caller);
 
-impl FromRequestParts<AppState> for StreamCaller {
+impl<S: Send + Sync> FromRequestParts<S> for StreamCaller
+where
+    Verifier: FromRef<S>,
+{
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
         let of_query = || {
             query
@@ -143,9 +151,10 @@ impl FromRequestParts<AppState> for StreamCaller {
                 .find(|(name, _)| name == "access_token")
                 .map(|(_, token)| token)
         };
+        let verifier = Verifier::from_ref(state);
         let caller = match bearer(&parts.headers) {
-            Some(token) => Caller::authenticate(&app.verifier, Some(token)).await,
-            None => Caller::authenticate(&app.verifier, of_query().as_deref()).await,
+            Some(token) => Caller::authenticate(&verifier, Some(token)).await,
+            None => Caller::authenticate(&verifier, of_query().as_deref()).await,
         }?;
         parts.extensions.insert(TokenUser(caller.user_id.clone()));
         refuse_act_as(&parts.headers)?;

@@ -5,19 +5,12 @@
 //! the first one that is not is the client's. What is no address ends the walk: nothing left of it can be believed.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     str::FromStr,
 };
 
-use axum::{
-    extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, HeaderName},
-    middleware::Next,
-    response::Response,
-};
+use axum::http::{HeaderMap, HeaderName};
 use ipnet::{AddrParseError, IpNet, Ipv4Net};
-
-use crate::state::AppState;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -86,16 +79,6 @@ fn address(text: &str) -> Option<IpAddr> {
         Err(_) => text.trim_matches(['[', ']']).parse().ok()?,
     };
     Some(address.to_canonical())
-}
-
-/// Says in a request's extensions who it comes from. Stands around all that wants to know.
-pub async fn find_client(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    // Our listener always says it; a router that is called without one has no peer.
-    let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
-    let client = app.limits.client(peer, request.headers());
-    request.extensions_mut().insert(ClientAddress(client));
-    next.run(request).await
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use chat_domain::ids::UserId;
 
 use super::counts::Counts;
 use crate::{
-    metrics,
+    metrics::{self, Way},
     problem::{Code, Problem},
 };
 
@@ -24,32 +24,6 @@ pub const FREE: usize = 16 << 10;
 
 /// Of the largest, so many fit at least, whatever is configured.
 const LARGEST_LEAST: usize = 4;
-
-/// What is counted in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    In,
-    Out,
-}
-
-impl Way {
-    pub const ALL: [Self; 2] = [Self::In, Self::Out];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::In => "in",
-            Self::Out => "out",
-        }
-    }
-
-    fn refusal(self, whose: &str) -> Problem {
-        let what = match self {
-            Self::In => "Too much is being sent at once",
-            Self::Out => "Too much is waiting to be read",
-        };
-        Problem::new(Code::Overloaded).detail(format!("{what} {whose}."))
-    }
-}
 
 /// Who has something: as far as it is known, and as far as it is limited.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,16 +54,16 @@ impl Budget {
     fn take(&self, holder: &Holder, bytes: usize) -> Result<(), Problem> {
         let Holder { user, address } = holder;
         if user.as_ref().is_some_and(|user| !self.users.add(user, bytes)) {
-            return Err(self.way.refusal("by one user"));
+            return Err(refusal(self.way, "by one user"));
         }
         if address.is_some_and(|address| !self.addresses.add(&address, bytes)) {
             self.give_back_of_user(user.as_ref(), bytes);
-            return Err(self.way.refusal("from one address"));
+            return Err(refusal(self.way, "from one address"));
         }
         if !self.all.add(&(), bytes) {
             self.give_back_of_user(user.as_ref(), bytes);
             self.give_back_of_address(*address, bytes);
-            return Err(self.way.refusal("by all together"));
+            return Err(refusal(self.way, "by all together"));
         }
         metrics::took(self.way, bytes);
         Ok(())
@@ -172,6 +146,14 @@ impl Drop for Room {
             self.budget.give_back(&self.holder, self.counted);
         }
     }
+}
+
+fn refusal(way: Way, whose: &str) -> Problem {
+    let what = match way {
+        Way::In => "Too much is being sent at once",
+        Way::Out => "Too much is waiting to be read",
+    };
+    Problem::new(Code::Overloaded).detail(format!("{what} {whose}."))
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@ use axum::{
 };
 
 use super::answer;
+use super::extract::Query;
 use crate::{
     auth::Caller,
     examples,
     limits::Holder,
     operations::{self, ListConversations},
-    problem::{Problem, Query},
+    problem::Problem,
     state::AppState,
     wire::{Binary, Conversations},
 };

@@ -20,8 +20,9 @@ use chat_domain::ids::UserId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::extract::{Json, NoParameters, Query};
 use crate::{
-    problem::{Code, Json, NoParameters, Problem, Query},
+    problem::{Code, Problem},
     state::AppState,
     terms,
 };

@@ -15,13 +15,14 @@ use chat_domain::{cursor::After, ports::Reader};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::extract::Query;
 use crate::{
     auth::{Caller, StreamCaller},
     door::{Form, preferred},
     examples,
     limits::{ClientAddress, Holder},
     operations::limit,
-    problem::{Code, Problem, Query},
+    problem::{Code, Problem},
     state::AppState,
     terms,
     wire::EventPage,

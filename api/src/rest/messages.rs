@@ -12,13 +12,17 @@ use chat_domain::Position;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{answer, key::Key};
+use super::{
+    answer,
+    extract::{Json, NoParameters, Path, Query},
+    key::Key,
+};
 use crate::{
     auth::{Actor, Caller},
     examples,
     limits::Holder,
     operations::{self, ListMessages, Sent},
-    problem::{Json, NoParameters, Path, Problem, Query},
+    problem::Problem,
     state::AppState,
     terms::{CommandKey, MessageId, UserId},
     wire::{Binary, History, Message, MessageForm, NewMessage},

@@ -18,7 +18,7 @@ use axum::{
 use utoipa_swagger_ui::Config;
 
 use crate::{
-    asyncapi, chat_page, openapi,
+    chat_page,
     problem::{Code, Problem},
     state::AppState,
 };
@@ -62,15 +62,15 @@ pub async fn show_asset(
 }
 
 pub async fn show_openapi() -> Response {
-    static DOCUMENT: LazyLock<String> = LazyLock::new(openapi::pretty);
+    const DOCUMENT: &str = include_str!("../../../openapi/openapi.json");
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")];
-    (headers, DOCUMENT.as_str()).into_response()
+    (headers, DOCUMENT).into_response()
 }
 
 pub async fn show_asyncapi() -> Response {
-    static DOCUMENT: LazyLock<String> = LazyLock::new(asyncapi::pretty);
+    const DOCUMENT: &str = include_str!("../../../openapi/asyncapi.json");
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")];
-    (headers, DOCUMENT.as_str()).into_response()
+    (headers, DOCUMENT).into_response()
 }
 
 /// The page's own links are relative to `/docs/`.

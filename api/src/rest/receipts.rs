@@ -5,11 +5,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::key::Key;
+use super::{
+    extract::{Json, NoParameters, Query},
+    key::Key,
+};
 use crate::{
     auth::Actor,
     examples, operations,
-    problem::{Json, NoParameters, Problem, Query},
+    problem::Problem,
     state::AppState,
     terms::{CommandKey, UserId},
     wire::{NewReceipt, Receipt},

@@ -26,8 +26,8 @@ use tokio::{
 
 use super::Connection;
 use crate::{
-    limits::{FREE, Holder, Limits, Room, Way},
-    metrics::{self, Cut},
+    limits::{FREE, Holder, Limits, Room},
+    metrics::{self, Cut, Way},
 };
 
 /// Bytes of a message before it is known who connects: a CONNECT with a token of 16 kB, however it is escaped.

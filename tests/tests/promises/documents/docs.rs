@@ -14,8 +14,8 @@ use chat_api::{
     cli::{self, Cli},
     config::{Config, Options},
     problem::Code,
-    realtime::subscription::ResetReason,
 };
+use chat_domain::cursor::ResetReason;
 use chat_tests::markdown::{Document, value};
 use clap::{Arg, Args, Command, Parser, error::ErrorKind};
 

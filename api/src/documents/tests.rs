@@ -4,10 +4,13 @@ use axum::{
 };
 use chat_domain::{ids::UserId, ports::ExecuteError, rejection::Rejection};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, get_current_timestamp};
+use serde_json::{Value, json};
 
-use super::*;
+use super::openapi_text;
 use crate::{
     limits::{FREE, HEAD_LIMIT, LimitsOptions},
+    openapi::refusals,
+    problem::Code,
     testing::{Answer, CONTENT_LIMIT, SECRET, Server, Setup, limits},
 };
 
@@ -16,14 +19,14 @@ fn the_committed_document_is_what_the_server_says() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../openapi/openapi.json");
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
-        committed == pretty(),
+        committed == openapi_text(),
         "run `make openapi` (chat-system openapi > openapi/openapi.json)"
     );
 }
 
 #[test]
 fn every_operation_is_named_for_its_handler_and_has_its_refusals() {
-    let document = json!(document());
+    let document = json!(super::openapi());
     let mut names = Vec::new();
     for item in document["paths"].as_object().unwrap().values() {
         for operation in item.as_object().unwrap().values() {
@@ -65,7 +68,7 @@ fn is_elsewhere(operation: &str, code: Code) -> bool {
 #[tokio::test(start_paused = true)]
 async fn each_code_of_each_operation_can_be_provoked() {
     let mut provoked = 0;
-    for item in json!(document())["paths"].as_object().unwrap().values() {
+    for item in json!(super::openapi())["paths"].as_object().unwrap().values() {
         for operation in item.as_object().unwrap().values() {
             let operation = operation["operationId"].as_str().unwrap();
             for code in refusals(operation) {
@@ -93,7 +96,7 @@ async fn each_operation_refuses_a_field_and_a_parameter_that_nobody_knows() {
         ..Setup::default()
     });
     let (mut bodies, mut queries) = (0, 0);
-    for item in json!(document())["paths"].as_object().unwrap().values() {
+    for item in json!(super::openapi())["paths"].as_object().unwrap().values() {
         for operation in item.as_object().unwrap().values() {
             let name = operation["operationId"].as_str().unwrap();
             if operation["requestBody"].is_object() {

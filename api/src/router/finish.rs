@@ -1,7 +1,7 @@
 //! What stands around all routes: the request's id, the body of every problem, the line in the log, and the headers
 //! that every answer has.
 
-use std::{any::Any, time::Instant};
+use std::time::Instant;
 
 use axum::{
     body::Body,
@@ -11,19 +11,24 @@ use axum::{
         header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS},
     },
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use tracing::Instrument;
 
-use super::{Code, Problem, refusals, short};
-use crate::{door::Door, limits::ClientAddress, metrics, telemetry};
+use crate::{
+    door::Door,
+    limits::ClientAddress,
+    metrics,
+    problem::{Problem, short},
+    telemetry,
+};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the log and a problem call a request: the caller's `X-Request-Id` if it is 1 to 64 of
 /// `A-Z a-z 0-9 . _ -`, else 32 hex digits of our own.
 #[derive(Debug, Clone)]
-pub struct RequestId(pub HeaderValue);
+pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
     fn of(headers: &HeaderMap) -> Self {
@@ -38,12 +43,12 @@ impl RequestId {
         }
     }
 
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }
 }
 
-pub async fn finish(mut request: Request, next: Next) -> Response {
+pub(crate) async fn finish(mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
@@ -79,8 +84,9 @@ pub async fn finish(mut request: Request, next: Next) -> Response {
     telemetry::end_request(&span, route, status);
     // What nobody finds is no news, and of what an address is refused again and again there is a sum. All of it is in the
     // debug log.
-    let is_told =
-        status >= 400 && status != 404 && address.is_none_or(|address| refusals::has_own_line(address, code));
+    let is_told = status >= 400
+        && status != 404
+        && address.is_none_or(|address| telemetry::has_own_line(address, code));
     // The path without its query, which may hold a token, quoted and cut: anybody can ask for any path, by any method.
     macro_rules! line {
         ($level:ident, $what:literal) => {
@@ -131,9 +137,4 @@ fn write_body(response: &mut Response, problem: &Problem, id: &RequestId) {
         headers.insert(WWW_AUTHENTICATE, challenge);
     }
     *response.body_mut() = Body::from(body);
-}
-
-/// The answer when a handler panicked. The panic hook has logged it.
-pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    Problem::new(Code::Internal).into_response()
 }

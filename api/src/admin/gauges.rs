@@ -44,31 +44,37 @@ impl Sampler {
         let hub = &self.app.hub;
         let catching_up = hub.catching_up();
         let live = hub.subscriptions().saturating_sub(catching_up);
-        set(gauge!(super::SUBSCRIPTIONS, "state" => "live"), live);
+        set(gauge!(crate::metrics::SUBSCRIPTIONS, "state" => "live"), live);
         set(
-            gauge!(super::SUBSCRIPTIONS, "state" => "catching_up"),
+            gauge!(crate::metrics::SUBSCRIPTIONS, "state" => "catching_up"),
             catching_up,
         );
         set(
-            gauge!(super::READY),
+            gauge!(crate::metrics::READY),
             u8::from(self.app.readiness.missing().is_empty()),
         );
-        set(gauge!(super::OPEN_CONNECTIONS), self.places.taken() as u64);
-        set(gauge!(super::OPEN_CONNECTIONS_LIMIT), self.places.most() as u64);
+        set(
+            gauge!(crate::metrics::OPEN_CONNECTIONS),
+            self.places.taken() as u64,
+        );
+        set(
+            gauge!(crate::metrics::OPEN_CONNECTIONS_LIMIT),
+            self.places.most() as u64,
+        );
         if let Some(gauges) = &self.gauges {
             self.show_log(gauges).await;
         }
         if let Some(bytes) = process::resident_memory() {
-            set(gauge!(super::RESIDENT_MEMORY), bytes);
+            set(gauge!(crate::metrics::RESIDENT_MEMORY), bytes);
         }
         if let Some(files) = process::open_files() {
-            set(gauge!(super::OPEN_FDS), files as u64);
+            set(gauge!(crate::metrics::OPEN_FDS), files as u64);
         }
         if let Some(files) = process::most_files() {
-            set(gauge!(super::MAX_FDS), files);
+            set(gauge!(crate::metrics::MAX_FDS), files);
         }
         if let Some(began) = self.start_time {
-            gauge!(super::START_TIME).set(began);
+            gauge!(crate::metrics::START_TIME).set(began);
         }
         self.handle.render()
     }
@@ -76,25 +82,37 @@ impl Sampler {
     /// Where the database says nothing now, nobody knows how far behind anything is.
     async fn show_log(&self, gauges: &Gauges) {
         let standing = gauges.look(DATABASE_LIMIT).await;
-        set(gauge!(super::DATABASE_UP), u8::from(standing.stored.is_some()));
+        set(
+            gauge!(crate::metrics::DATABASE_UP),
+            u8::from(standing.stored.is_some()),
+        );
         self.show_primary(standing.primary);
         let tail = standing.tail.unwrap_or_default();
-        set(gauge!(super::TAIL_POSITION), tail);
+        set(gauge!(crate::metrics::TAIL_POSITION), tail);
         let known = |figure: fn(Stored, i64) -> i64| {
             let stored = standing.stored;
             stored.map_or(f64::NAN, |stored| figure(stored, tail).max(0) as f64)
         };
-        gauge!(super::LOG_HEAD).set(known(|stored, _| stored.head));
-        gauge!(super::TAIL_LAG).set(known(|stored, tail| stored.head - tail));
-        gauge!(super::PROJECTOR_LAG).set(known(|stored, _| stored.head - stored.projected));
-        gauge!(super::TAIL_GAP).set(standing.gap.as_secs_f64());
-        set(gauge!(super::QUEUE_COMMANDS), standing.queued.commands as u64);
-        gauge!(super::OLDEST_COMMAND).set(standing.queued.oldest.as_secs_f64());
-        set(gauge!(super::QUEUE_BYTES), standing.queued.bytes as u64);
+        gauge!(crate::metrics::LOG_HEAD).set(known(|stored, _| stored.head));
+        gauge!(crate::metrics::TAIL_LAG).set(known(|stored, tail| stored.head - tail));
+        gauge!(crate::metrics::PROJECTOR_LAG).set(known(|stored, _| stored.head - stored.projected));
+        gauge!(crate::metrics::TAIL_GAP).set(standing.gap.as_secs_f64());
+        set(
+            gauge!(crate::metrics::QUEUE_COMMANDS),
+            standing.queued.commands as u64,
+        );
+        gauge!(crate::metrics::OLDEST_COMMAND).set(standing.queued.oldest.as_secs_f64());
+        set(gauge!(crate::metrics::QUEUE_BYTES), standing.queued.bytes as u64);
         let pool = standing.pool;
-        set(gauge!(super::DATABASE_CONNECTIONS, "state" => "used"), pool.used);
-        set(gauge!(super::DATABASE_CONNECTIONS, "state" => "idle"), pool.idle);
-        set(gauge!(super::DATABASE_CONNECTIONS_LIMIT), pool.most);
+        set(
+            gauge!(crate::metrics::DATABASE_CONNECTIONS, "state" => "used"),
+            pool.used,
+        );
+        set(
+            gauge!(crate::metrics::DATABASE_CONNECTIONS, "state" => "idle"),
+            pool.idle,
+        );
+        set(gauge!(crate::metrics::DATABASE_CONNECTIONS_LIMIT), pool.most);
     }
 
     /// A series that was shown once stays, so the one of before says that it is over.
@@ -109,7 +127,7 @@ impl Sampler {
 }
 
 fn log_info((server, epoch): &(String, String)) -> Gauge {
-    gauge!(super::LOG_INFO, "server" => server.clone(), "epoch" => epoch.clone())
+    gauge!(crate::metrics::LOG_INFO, "server" => server.clone(), "epoch" => epoch.clone())
 }
 
 trait Figure {

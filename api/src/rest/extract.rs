@@ -1,34 +1,23 @@
 //! Axum's extractors with problems for rejections.
 
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
 
 use axum::{
-    body::{Body, HttpBody},
     extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
-    http::{
-        HeaderMap, HeaderName,
-        header::{CONTENT_ENCODING, CONTENT_TYPE},
-        request::Parts,
-    },
+    http::{HeaderMap, HeaderName, header::CONTENT_TYPE, request::Parts},
     middleware::Next,
     response::Response,
 };
-use http_body_util::BodyExt;
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::error::Category;
 
-use super::{Code, Problem};
 use crate::{
     auth::TokenUser,
-    limits::{ClientAddress, Holder, Room, Way},
+    limits::{ClientAddress, Holder, Room, read_body, refuse_encoding},
+    metrics::Way,
+    problem::{Code, Problem},
     state::AppState,
-    wire::NewMessage,
+    wire::{NewMessage, parse_json},
 };
-
-/// How long a body may take, from the end of the request's head: a client that sends a byte now and then holds a
-/// connection and a buffer. A body that says how long it is gets a second more for each of these many bytes.
-const BODY_TIME: Duration = Duration::from_secs(30);
-const BODY_RATE: u64 = 64 << 10;
 
 /// A JSON body. Wrong JSON is `json_invalid`; JSON of the wrong form, a field that is not known included, is
 /// `body_invalid` with a pointer to what is wrong. With it comes the room of the body, to be held as long as what was
@@ -96,40 +85,6 @@ fn spelling(name: &str) -> String {
     }
 }
 
-/// A body of so many bytes at most, within the limit of time. The room grows with what has come, and is to be held as
-/// long as the body.
-pub async fn read_body(body: Body, most: usize, room: &mut Room) -> Result<Vec<u8>, Problem> {
-    let announced = body.size_hint();
-    if announced.lower() > most as u64 {
-        return Err(Problem::new(Code::BodyTooLarge));
-    }
-    let time = BODY_TIME + Duration::from_secs(announced.lower() / BODY_RATE);
-    let whole = announced.exact().and_then(|length| usize::try_from(length).ok());
-    let read = tokio::time::timeout(time, gather(body, most, whole.unwrap_or(most), room)).await;
-    read.unwrap_or_else(|_| Err(Problem::new(Code::BodyTimeout)))
-}
-
-/// `whole`: bytes that it comes to, as far as that is known.
-async fn gather(mut body: Body, most: usize, whole: usize, room: &mut Room) -> Result<Vec<u8>, Problem> {
-    let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Problem::new(Code::BodyIncomplete))?;
-        let Ok(data) = frame.into_data() else { continue };
-        let length = bytes.len() + data.len();
-        if length > most {
-            return Err(Problem::new(Code::BodyTooLarge));
-        }
-        if length > bytes.capacity() {
-            // Twice as much each time, so that little is copied, and no more than it can come to.
-            let capacity = (bytes.capacity() * 2).clamp(length, whole.max(length));
-            room.hold(capacity)?;
-            bytes.reserve_exact(capacity - bytes.len());
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(bytes)
-}
-
 fn holder(parts: &Parts, app: &AppState) -> Holder {
     let user = parts.extensions.get().map(|TokenUser(user)| user);
     match parts.extensions.get() {
@@ -147,16 +102,6 @@ impl FromRequestParts<AppState> for Holder {
     }
 }
 
-/// A body is as it is: what decompresses would have to bound what comes out.
-pub fn refuse_encoding(headers: &HeaderMap) -> Result<(), Problem> {
-    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
-    if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Ok(());
-    }
-    let detail = "the body must not be compressed";
-    Err(Problem::new(Code::MediaTypeUnsupported).at_header("Content-Encoding", detail))
-}
-
 fn is_json(headers: &HeaderMap) -> bool {
     let essence = headers
         .get(CONTENT_TYPE)
@@ -169,40 +114,6 @@ fn is_json(headers: &HeaderMap) -> bool {
         .trim()
         .to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
-}
-
-/// An object of JSON, whatever it came in.
-pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let pointer = pointer(error.path());
-        let error = error.into_inner();
-        match error.classify() {
-            Category::Data => Problem::new(Code::BodyInvalid).at(pointer, error),
-            // Of a name that is written as a number, serde_json says that it is no JSON.
-            _ if serde_json::from_slice::<serde_json::Value>(body).is_ok() => {
-                Problem::new(Code::BodyInvalid).at(pointer, error)
-            }
-            Category::Syntax | Category::Eof | Category::Io => Problem::new(Code::JsonInvalid).detail(error),
-        }
-    })?;
-    json.end()
-        .map_err(|error| Problem::new(Code::JsonInvalid).detail(error))?;
-    // Serde also fills a struct from an array, in the order of its fields: nothing that we promise.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Problem::new(Code::BodyInvalid).at("", "an object is expected"));
-    }
-    Ok(value)
-}
-
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    let segments = path.iter().map(|segment| match segment {
-        Segment::Seq { index } => format!("/{index}"),
-        Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
-        Segment::Enum { .. } | Segment::Unknown => String::new(),
-    });
-    segments.collect()
 }
 
 /// The parameters of the query. One that is not known is refused, and so is a known one twice.
