@@ -13,14 +13,14 @@ pub enum Action {
     /// `infrastructure/src/writer.rs`: `gather`.
     Gather(usize),
     /// The writer takes the lock, reads the facts, and decides; or it takes the lock where the log ends as it was when
-    /// this was decided. `infrastructure/src/writer/transaction.rs`: `attempt`, `take_lock`, `read_facts`, `foresee`;
+    /// this was decided. `infrastructure/src/writer/transaction.rs`: `attempt`, `take_lock`, `foresee`; `infrastructure/src/writer/facts.rs`: `read`;
     /// `domain/src/batch.rs`: `decide_batch`.
     Lock(usize),
     /// All of the batch was recorded before: the transaction ends, and the senders are answered.
     /// `infrastructure/src/writer/transaction.rs`: `attempt`; `domain/src/decide.rs`: `recall`.
     Recall(usize),
     /// The writer sends the rows, the head and the COMMIT. From now on the batch is in doubt.
-    /// `infrastructure/src/writer/transaction.rs`: `project`, `send_off`, `commit`.
+    /// `infrastructure/src/projections.rs`: `project`; `infrastructure/src/writer/transaction.rs`: `send_off`, `commit`.
     Write(usize),
     /// Done to the system: the database commits what it has received, whether or not somebody waits for the answer.
     Commit,

@@ -22,7 +22,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-#[cfg(feature = "otlp")]
 pub use self::fetch::{FetchError, JwksUrl, JwksUrlError};
 use super::keys::{KeySet, KeySetError};
 use crate::readiness::Part;
