@@ -1,9 +1,8 @@
 //! Whether the server can serve, as each of its parts says.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Whether the server can serve: when each of its parts says so. Clones share it.
 #[derive(Clone, Default)]
@@ -34,7 +33,7 @@ impl Readiness {
     }
 
     fn parts(&self) -> MutexGuard<'_, BTreeMap<&'static str, Option<String>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

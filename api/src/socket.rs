@@ -29,11 +29,7 @@ mod commands;
 mod session;
 mod upgrade;
 
-use std::{
-    fmt, mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, mem, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -48,6 +44,7 @@ use engineioxide::{
     DisconnectReason, Socket, Str, config::EngineIoConfig, handler::EngineIoHandler, service::EngineIoService,
 };
 use futures_util::FutureExt;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -217,17 +214,14 @@ impl Place {
         let Some(Self(place)) = transport.req_parts.extensions.get::<Self>() else {
             return Err(Problem::new(Code::Internal));
         };
-        place
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .of_user(user)?;
+        place.lock().of_user(user)?;
         transport.data.lock().user = Some(user.clone());
         Ok(())
     }
 
     fn of_nobody(transport: &Transport) {
         if let Some(Self(place)) = transport.req_parts.extensions.get::<Self>() {
-            place.lock().unwrap_or_else(PoisonError::into_inner).of_nobody();
+            place.lock().of_nobody();
         }
         transport.data.lock().user = None;
     }
@@ -287,7 +281,7 @@ enum Phase {
 
 impl Connection {
     fn lock(&self) -> MutexGuard<'_, Connecting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Begins a session: where its commands wait, and what says that it is over.

@@ -26,13 +26,10 @@
 //! Readers follow the writer: a connection of the pool that was opened before the primary changed is closed, and one
 //! that comes out at another server is refused. Otherwise one page could come from a server that is behind the tail.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chat_domain::{Position, cursor::Cursor, event::Recorded, ports::EpochEnd};
+use parking_lot::{Mutex, MutexGuard};
 use sea_orm::{
     DbErr, QueryResult,
     sqlx::{self, Row, mysql::MySqlConnection},
@@ -401,7 +398,7 @@ impl Primary {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

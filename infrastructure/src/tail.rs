@@ -11,10 +11,7 @@
 //!
 //! When the hand-over from the writer is full the batch is dropped there, and read from the database here.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use chat_domain::{
     Position,
@@ -22,6 +19,7 @@ use chat_domain::{
     event::Recorded,
     ports::{EPOCH_JUMP, Head, Outbox, PageLimit, StoreError},
 };
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -95,11 +93,11 @@ impl TailHandle {
     }
 
     pub fn health(&self) -> Health {
-        *self.health.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.health.lock()
     }
 
     fn set(&self, change: impl FnOnce(&mut Health)) {
-        change(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.health.lock());
     }
 }
 

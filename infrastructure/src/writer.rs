@@ -24,7 +24,7 @@ use std::{
     collections::BTreeSet,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
@@ -39,6 +39,7 @@ use chat_domain::{
     rejection::Rejection,
 };
 use metrics::Counter;
+use parking_lot::Mutex;
 use rand::Rng;
 use sea_orm::sqlx;
 use tokio::{
@@ -138,16 +139,16 @@ impl Status {
     /// Whether the database has let nothing be written for a while: something is locked, or it does not answer. An idle
     /// writer tries now and then, so this is known without a command, too.
     pub fn is_blocked(&self) -> bool {
-        let since = *locked(&self.trying_since);
+        let since = *self.trying_since.lock();
         since.is_some_and(|since| since.elapsed() >= BLOCKED_AFTER)
     }
 
     fn tries(&self) {
-        locked(&self.trying_since).get_or_insert_with(Instant::now);
+        self.trying_since.lock().get_or_insert_with(Instant::now);
     }
 
     fn succeeded(&self) {
-        *locked(&self.trying_since) = None;
+        *self.trying_since.lock() = None;
     }
 
     /// Transactions committed, and commands answered by them.
@@ -228,7 +229,7 @@ struct Counted {
 impl Counted {
     fn new(status: &Arc<Status>, now: Instant) -> Self {
         let came = (now, status.numbers.fetch_add(1, Ordering::Relaxed));
-        locked(&status.waiting).insert(came);
+        status.waiting.lock().insert(came);
         Self {
             status: status.clone(),
             came,
@@ -238,12 +239,8 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        locked(&self.status.waiting).remove(&self.came);
+        self.status.waiting.lock().remove(&self.came);
     }
-}
-
-fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
-    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A batch that gathers.
@@ -358,7 +355,7 @@ impl GroupCommit {
 
     pub fn queued(&self) -> Queued {
         let (commands, oldest) = {
-            let waiting = locked(&self.status.waiting);
+            let waiting = self.status.waiting.lock();
             (waiting.len(), waiting.first().copied())
         };
         Queued {

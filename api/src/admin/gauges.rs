@@ -1,13 +1,11 @@
 //! What is a state and not an event: looked at when somebody asks for the metrics.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use chat_infrastructure::standing::{Gauges, Stored};
 use metrics::{Gauge, gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
 
 use super::process;
 use crate::{server::Places, state::AppState};
@@ -117,7 +115,7 @@ impl Sampler {
 
     /// A series that was shown once stays, so the one of before says that it is over.
     fn show_primary(&self, primary: (String, String)) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.lock();
         if let Some(before) = shown.as_ref().filter(|before| **before != primary) {
             set(log_info(before), 0_u8);
         }

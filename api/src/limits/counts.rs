@@ -1,10 +1,8 @@
 //! How much each of many has taken: the one table behind the limits of users and addresses.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// How much each has taken of what each may have. Who has nothing is not in it, so it takes no memory for those who
 /// are gone.
@@ -68,7 +66,7 @@ impl<K: Eq + Hash> Counts<K> {
     }
 
     fn taken(&self) -> MutexGuard<'_, HashMap<K, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock()
     }
 }
 

@@ -4,15 +4,10 @@
 //! All reads share the connections to the database. A user has a quarter of them and an address half: whoever asks for
 //! much at once waits for himself, and everybody else finds a connection free.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, hash::Hash, net::IpAddr, sync::Arc, time::Duration};
 
 use chat_domain::ids::UserId;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -162,7 +157,7 @@ impl<K: Eq + Hash + Clone> Turns<K> {
 
 impl<K> Turns<K> {
     fn queues(&self) -> MutexGuard<'_, HashMap<K, Arc<Semaphore>>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queues.lock()
     }
 }
 

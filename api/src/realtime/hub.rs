@@ -10,7 +10,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -28,6 +28,7 @@ use chat_infrastructure::{
     planted::{self, Defect},
     tail::{Publish, TailHandle},
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -119,7 +120,7 @@ impl Hub {
 
     /// Lets the hub ask the tail to look, when a reader knows of something that it does not.
     pub fn attach(&self, tail: TailHandle) {
-        *self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
+        *self.shared.tail.lock() = Some(tail);
     }
 
     /// Ends every subscription with `closing`, and gives out no new ones.
@@ -246,7 +247,7 @@ impl Hub {
         let mut moved = self.shared.moved.subscribe();
         let waiting = async {
             while !reached() {
-                if let Some(tail) = &*self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner) {
+                if let Some(tail) = &*self.shared.tail.lock() {
                     tail.poke();
                 }
                 if moved.changed().await.is_err() {
@@ -306,7 +307,7 @@ impl Publish for Hub {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// How far everything has been handed out, and in which life of the log.
@@ -364,7 +365,7 @@ pub(super) enum Taken {
 
 impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 
     fn arm(&self) {

@@ -8,7 +8,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,6 +20,7 @@ use hyper::{
     body::{Frame, Incoming, SizeHint},
     header::EXPECT,
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
 use super::places::Busy;
@@ -122,7 +123,7 @@ impl HttpBody for Lent {
 }
 
 fn lock(owned: &Mutex<Owned>) -> MutexGuard<'_, Owned> {
-    owned.lock().unwrap_or_else(PoisonError::into_inner)
+    owned.lock()
 }
 
 /// An answer's body. The connection is busy until it is written.

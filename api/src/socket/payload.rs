@@ -4,11 +4,7 @@
 //! packets, break the connection, and come back to the same payload. So what is beyond the 16th is kept back here and
 //! given to the next poll; attachments are packets too, so one event may take several polls.
 
-use std::{
-    future::Future,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{future::Future, time::Duration};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -18,6 +14,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
 use crate::problem::{Code, Problem};
@@ -76,7 +73,7 @@ impl KeptBack {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

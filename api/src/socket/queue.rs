@@ -4,11 +4,9 @@
 //! in two steps: past the first bound a command stays as a note that it is to be refused with `overloaded`, so that
 //! every command is answered in its turn; a client that goes on past the second one loses its connection.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::VecDeque;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::packet::Event;
@@ -109,7 +107,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 }
 

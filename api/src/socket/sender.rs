@@ -11,14 +11,10 @@
 //! ping) finds out only between two flushes, and with more than its websocket's own buffer (128 kB) to write at once
 //! it comes to none. What is large counts in the budget of its user, as all that goes out does ([`Flow`]).
 
-use std::{
-    collections::VecDeque,
-    iter,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, iter, sync::Arc, time::Duration};
 
 use engineioxide::{DisconnectReason, Str};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::mpsc::error::TrySendError,
     time::{Instant, sleep},
@@ -71,7 +67,7 @@ impl Sizes {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

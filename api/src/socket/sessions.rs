@@ -4,14 +4,11 @@
 //! client that begins anew meanwhile leaves one behind each time. They have places among those of their user, so when
 //! there is none left, one on which no poll has hung for a while gives its place to the newcomer, on whatever door.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chat_domain::ids::UserId;
 use engineioxide::{DisconnectReason, TransportType, socket::Sid};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{Place, Transport, flow::Flow};
@@ -58,7 +55,7 @@ impl Sessions {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Sid, Arc<Transport>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -94,7 +91,7 @@ impl Polls {
     }
 
     fn lock(&self) -> MutexGuard<'_, Hanging> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

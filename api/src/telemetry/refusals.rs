@@ -6,10 +6,11 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     mem,
     net::IpAddr,
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::LazyLock,
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
 /// How many addresses have sums of their own.
@@ -88,7 +89,7 @@ impl Sums {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Option<IpAddr>, Sum>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
