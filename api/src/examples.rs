@@ -74,6 +74,7 @@ pub(crate) fn conversations() -> Conversations<'static> {
         unread: 2,
         last_message: Some(received_message()),
         participants: vec![participant("alice", 17, 15), participant("bob", 17, 17)],
+        participants_complete: true,
     };
     Conversations {
         conversations: vec![conversation],

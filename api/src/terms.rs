@@ -109,9 +109,10 @@ macro_rules! numbers {
 const MOST: i64 = (1 << 53) - 1;
 
 numbers! {
-    /// The `_id` of a message: the position of its event in the log. Grows in the order that everybody sees.
+    /// The `_id` of a message: the position of its event in the log. Grows within a conversation; do not compare those of
+    /// different conversations, follow the events instead.
     MessageId 1_i64, MOST, 4182;
-    /// A position of the log; 0 is before its first.
+    /// A position of the log; 0 is before its first. Not to be compared across conversations.
     Position 0_i64, MOST, 5230;
     /// The number of a message in its conversation, which counts 1, 2, 3… without a hole; 0 is before its first.
     Seq 0_i64, MOST, 17;

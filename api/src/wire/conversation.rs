@@ -42,6 +42,8 @@ pub struct Conversation<'a> {
     pub last_message: Option<Message<'a>>,
     /// Sorted by user id.
     pub participants: Vec<Participant<'a>>,
+    /// Whether these are all. A conversation with many may come to list some of them.
+    pub participants_complete: bool,
 }
 
 /// How far somebody has received and read: the `seq` of the last such message, 0 for none.
@@ -56,7 +58,7 @@ pub struct Participant<'a> {
 }
 
 /// Bytes of the names, the numbers and the punctuation of a conversation and of a participant as JSON, at most.
-const FIELDS: usize = 160;
+const FIELDS: usize = 192;
 const PARTICIPANT_FIELDS: usize = 96;
 
 /// Bytes of a conversation as JSON, at most.
@@ -91,6 +93,7 @@ impl<'a> Conversation<'a> {
                 .as_ref()
                 .map(|message| Message::new(message, binary)),
             participants: view.participants.iter().map(participant).collect(),
+            participants_complete: true,
         }
     }
 }

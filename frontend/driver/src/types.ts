@@ -140,6 +140,8 @@ export interface Conversation {
   unread: number;
   last_message: Message | null;
   participants: Marks[];
+  /** Whether these are all. A conversation with many may come to list some of them. */
+  participants_complete?: boolean;
 }
 
 /** Somebody has received, or read, everything up to a message. `read` implies `received`. */

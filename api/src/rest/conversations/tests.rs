@@ -32,6 +32,7 @@ async fn conversations_come_with_the_newest_first() {
             {"user_id": "carol", "received_seq": 1, "read_seq": 1},
         ])
     );
+    assert_eq!(conversations[0]["participants_complete"], true);
 }
 
 #[tokio::test]
