@@ -15,7 +15,7 @@ const OWN: u64 = 64;
 const OF_A_DATABASE_CONNECTION: u64 = 3;
 /// With fewer than this the server is of no use.
 const LEAST_CONNECTIONS: usize = 16;
-/// Nobody is told to raise a limit that leaves this many.
+/// The operator is warned only below this many connections.
 const PLENTY: usize = 4096;
 /// Where the limit says nothing.
 const MOST_CONNECTIONS: usize = 1_000_000;

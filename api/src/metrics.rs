@@ -472,8 +472,8 @@ fn describe() {
     }
 }
 
-/// All are there from the beginning, so that the first one is seen as a step. Of the refusals those that somebody is
-/// to be woken for: all pairs would be many, most of which never come.
+/// Registers all series at the start, so that the first count is seen as a step. Of rejections only the codes that have
+/// alerts: most pairs of code and door never come.
 fn begin_counting() {
     let _ = HANDLES.set(Handles {
         sends: counter!(SENDS),

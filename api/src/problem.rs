@@ -63,11 +63,11 @@ pub struct FieldError {
     pub detail: String,
 }
 
-/// What is said of an input quotes it, and escapes it more than once on the way: so many bytes and no more, or a large
-/// input would have an answer many times as large, or a line in the log.
+/// Details quote the input, which may be escaped several times: they are capped, or a large input would have an answer many
+/// times as large, or such a line in the log.
 const DETAIL_LIMIT: usize = 256;
 
-/// Whatever others wrote, before it is quoted anywhere.
+/// Cuts foreign text before it is quoted anywhere.
 pub(crate) fn short(detail: impl fmt::Display) -> String {
     struct Short(String);
 

@@ -50,7 +50,7 @@ pub fn development_table() -> OpenApiRouter<AppState> {
 
 type Page = fn() -> MethodRouter<AppState>;
 
-/// What is there for everybody, and the same for each of them: a test asks as whoever there is.
+/// Public pages. Listed so that a test can request each as every kind of caller.
 const PAGES: [(&str, Page); 7] = [
     ("/", || get(pages::show_home)),
     ("/assets/{name}", || get(pages::show_asset)),
@@ -80,8 +80,8 @@ pub fn router(app: AppState) -> Router {
     surround(routes, &app).with_state(app)
 }
 
-/// What a connection gets for which there is no place: the refusal, in the form of its door, and its end. Whoever only
-/// asks how the server is is told all the same, or a crowd at the door would have it restarted.
+/// What a connection beyond the limit gets: the refusal, in the form of its door, and its end. `/healthz` and `/readyz`
+/// still answer, or a full node would be restarted.
 pub fn full(app: AppState) -> Router {
     let routes = Router::new()
         .route("/healthz", get(health::check_health))

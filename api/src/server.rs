@@ -4,10 +4,10 @@
 //! fails when its reader has stopped, and waits for open streams for ever when it stops. What is bounded here, for a
 //! connection: the time until its first request, the time between two of them, the time that a write may stand still
 //! (websockets too: their transport knows no such limit), and the bytes that are buffered. Connections themselves are
-//! bounded by [`Places`], in all and of an address: an idle one makes room for who comes, and who finds no place all the
-//! same is accepted as one of a few, told so in the form that its door's clients come back from, and sent away. Where
-//! there are more than those few, the one that has been there longest is cut: whoever asks is answered at once, and a
-//! silent crowd is never waited for. Where there is no file left in spite of that, accepting pauses, and goes on.
+//! bounded by [`Places`], in all and for each address: an idle one makes room for a new one. Beyond the limit a few more
+//! are accepted, answered `too_many_connections` in the form that the clients of their door come back from, and closed;
+//! when even more come, the oldest of those few is cut, so that a silent crowd is never waited for. When no file is left in
+//! spite of that, accepting pauses for a moment.
 
 mod places;
 mod stall;

@@ -96,7 +96,7 @@ impl Recorded {
     /// The messages that this event says the actor has received: those after the first number, up to the second.
     pub fn received_range(&self) -> Option<(i64, i64)> {
         match &self.event {
-            // Of a message, those before it: what one sends oneself is not for oneself, unless it is a note.
+            // A message marks everything before it as received by its sender; in a conversation with oneself, itself too.
             Event::MessageSent { received_after, .. } => {
                 let last = if self.actor_id == self.receiver_id {
                     self.seq

@@ -59,7 +59,7 @@ impl Participant {
 /// The facts that a batch of commands needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Those that are written to, each with whoever writes.
+    /// Conversations that this batch writes to, each with its sender.
     pub conversations: BTreeSet<(ConversationId, UserId)>,
     pub participants: BTreeSet<UserId>,
     pub messages: BTreeSet<Position>,

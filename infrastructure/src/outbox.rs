@@ -32,10 +32,10 @@ pub struct SqlOutbox {
     database: Database,
     /// For pages.
     pages: Database,
-    /// Whoever comes back asks for it, and all may come back at once.
+    /// Every reader that comes back asks for the head, and all may come back at once.
     heads: Arc<SharedRead<Result<Head, DbErr>>>,
-    /// Of those who come back, so many read at a time, in the order in which they came: the others need connections too,
-    /// and a wait in the pool has an end.
+    /// Readers that catch up use a share of the pool at most, first come, first served, so that the tail always finds a
+    /// connection.
     turns: Arc<Semaphore>,
 }
 

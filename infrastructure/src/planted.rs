@@ -64,7 +64,7 @@ impl Defect {
         }
     }
 
-    /// It shows itself at one of so many chances. What needs a fault besides takes each.
+    /// The defect fires with probability 1/N. One that shows only beside a fault fires each time.
     fn one_in(self) -> u32 {
         match self {
             Self::AckBeforeCommit | Self::DoubleOnRetry => 1,

@@ -375,7 +375,7 @@ impl Primary {
         match &mut known.server {
             Some(known) if known.identity == identity => known.own = own,
             known => {
-                info!(server = identity.stored(), "the primary");
+                info!(server = identity.stored(), "connected to primary");
                 *known = Some(Server {
                     identity,
                     own,

@@ -25,12 +25,12 @@ const COLUMNS: &str = "position, type, conversation_id, actor_id, via, command_k
 /// Of the fields of an adopted message: when it was received, in seconds.
 const RECEIVED_AT: &str = "received_at";
 
-/// Those that are not null in the row of a message from the sender's own hand, in the order of [`message_values`] and
+/// The columns that are not null in the row of a message without `via`, in the order of [`message_values`] and
 /// [`bind_messages`].
 const MESSAGE_COLUMNS: &str = "type, occurred_at, position, conversation_id, actor_id, command_key, command_hash, \
      receiver_id, seq, received_after, content_type, content";
 
-/// Its content and its mark, if the event is a message from the sender's own hand.
+/// Its content and its mark, if the event is a message without `via`.
 fn own_message(recorded: &Recorded) -> Option<(&Content, i64)> {
     match &recorded.event {
         Event::MessageSent {

@@ -122,11 +122,12 @@ pub(crate) fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> Strin
     joined
 }
 
-/// The places of a list of numbers, and what stands there: the last number again up to the next power of two.
+/// Placeholders and values of an IN list, padded with the last number to a power of two, so that few statement texts are
+/// prepared.
 ///
-/// So there are few texts of a statement, each of which is prepared once. A text for each list would fill the cache of
-/// prepared statements, and the server is told of each one that leaves it, by a message without an answer: what follows
-/// waits for the server's delayed acknowledgement, 40 ms, as sqlx does not set TCP_NODELAY.
+/// With one text for each length, statements would leave the cache of prepared statements all the time. sqlx tells the
+/// server of each one that leaves, in a message without an answer, and the next message then waits 40 ms for the server's
+/// delayed acknowledgement, as sqlx does not set TCP_NODELAY.
 pub(crate) fn padded(numbers: impl IntoIterator<Item = i64>) -> (String, Vec<Value>) {
     let mut values: Vec<Value> = numbers.into_iter().map(Value::from).collect();
     if let Some(last) = values.last().cloned() {

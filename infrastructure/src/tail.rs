@@ -307,7 +307,7 @@ impl Tail {
             let last = ended.last_position;
             // Of numbers that were given out twice nobody can tell which events a reader has seen.
             if at.position > ended.common {
-                warn!(outbox.epoch = %head.epoch, outbox.position = ended.common, "the log lost its end");
+                warn!(outbox.epoch = %head.epoch, outbox.position = ended.common, "log truncated: the head is behind what was delivered");
                 *at = head.cursor();
                 self.publish.restart(at);
                 break;

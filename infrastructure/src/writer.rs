@@ -749,7 +749,7 @@ impl Writer {
                 self.session = Some(session);
             }
             // The database is there, and another transaction has the lock; it may be a COMMIT of our own.
-            Err(SessionError::Retry(error)) => info!(error = %error, "the head of the log is awaited"),
+            Err(SessionError::Retry(error)) => info!(error = %error, "waiting for the head lock"),
             Err(error) => {
                 self.failures += 1;
                 if !self.status.away.swap(true, Ordering::Relaxed) {

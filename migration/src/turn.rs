@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::{During, Error, Result};
 
-/// A statement of DDL waits for the transactions that use its table, and whoever comes after it waits with it: so it
-/// waits for so many seconds, lets them pass for a moment, and tries again, for so long.
+/// A DDL statement waits for the transactions that use its table, and later statements queue behind it. So DDL waits 2 s
+/// for its lock, pauses 1 s so that queued writers run, and retries for 120 s.
 const DDL_WAIT_S: u32 = 2;
 const DDL_PAUSE: Duration = Duration::from_secs(1);
 const DDL_LIMIT: Duration = Duration::from_secs(120);
@@ -174,7 +174,7 @@ impl Patience {
         }
     }
 
-    /// Lets those pass who wait, where the work is to be tried again; gives the error back where not.
+    /// Pauses so that queued writers run, if the work is to be tried again; otherwise gives the error back.
     pub(crate) async fn after(&self, error: DbErr) -> Result<(), DbErr> {
         if !is_lock_wait(&error) || Instant::now() >= self.deadline {
             return Err(error);

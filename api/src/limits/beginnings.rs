@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Users that are remembered before it is looked for the first time which of them can be forgotten.
+/// Users tracked before the first sweep.
 const SWEEP_LEAST: usize = 1024;
 
 pub(super) struct Beginnings {

@@ -15,7 +15,7 @@ use governor::{
 
 use crate::problem::{Code, Problem};
 
-/// Users that are remembered before it is looked for the first time which of them can be forgotten.
+/// Users tracked before the first sweep.
 const SWEEP_LEAST: usize = 1024;
 
 pub(super) struct Rate {

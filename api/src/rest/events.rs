@@ -118,9 +118,8 @@ pub(crate) fn refuse_stream(code: Code) -> Response {
 }
 
 impl StreamEvents {
-    /// One that loses is held to the grammar all the same: what is malformed is never passed over. The header wins over
-    /// the query, because a browser that comes back gives it with the URL that it began with; within one query there is
-    /// no newer one, so two that differ are refused.
+    /// `Last-Event-ID` wins over the query, because a browser that comes back sends it with the URL that it began with.
+    /// `after` is validated even then. Two values in one query that differ are refused, as neither is the newer one.
     fn after(&self, headers: &HeaderMap) -> Result<After, Problem> {
         let mut asked = None;
         for (name, value) in [
@@ -150,7 +149,7 @@ impl StreamEvents {
         Ok(asked)
     }
 
-    /// Everything is only for who asks for it, so that a service too has its own events by itself.
+    /// `all=true` is opt-in, so that a service gets its own events by default.
     fn reader(&self, caller: &Caller) -> Result<Reader, Problem> {
         if self.all != Some(true) {
             return Ok(Reader::User(caller.user_id.clone()));

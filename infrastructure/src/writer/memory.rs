@@ -1,10 +1,9 @@
-//! What the writer knows of the conversations that it wrote to last, so that it need not read them again while nobody
-//! else writes.
+//! A cache of the conversations that the writer wrote to last.
 //!
-//! It is the state that the log folds to at one position, and good for exactly that one: under the head lock the head
-//! says whether the log still ends there. If it does not (another node wrote, the log is another one), it is forgotten,
-//! and nothing is kept in it until the head was once found where this writer had left it: beside another writer it would
-//! only cost.
+//! It holds the state that the log folds to at one position, and is valid for that position only: under the head lock the
+//! head says whether the log still ends there. If it does not, because another node wrote or the log was replaced, the
+//! cache is dropped. It is filled again once the head is found where this writer left it: with two active writers it would
+//! never hit.
 
 use chat_domain::{
     command::{Action, Command},
@@ -13,7 +12,7 @@ use chat_domain::{
     ids::ConversationId,
 };
 
-/// So many conversations at most; then it begins anew.
+/// The cache is emptied when it holds this many conversations.
 const CONVERSATIONS: usize = 16_384;
 
 #[derive(Default)]

@@ -113,9 +113,7 @@ async fn numbers_that_others_took_begin_an_epoch(kind: Kind, count_taken: usize,
     two.ready().await;
     let nodes = [&one, &two, &third];
     eventually("each node leaves the log of before", LIMIT, || async {
-        nodes
-            .iter()
-            .all(|node| node.log().contains("the log lost its end"))
+        nodes.iter().all(|node| node.log().contains("log truncated"))
     })
     .await;
     let mut after = Vec::new();
@@ -511,7 +509,7 @@ on_database_servers! {
         assert_eq!(epochs(&copy).await, [format!("{old}|{count_kept}")], "one switch, whoever came first");
         // What comes before a node has noticed is what its readers are told to load.
         eventually("both have noticed", LIMIT, || async {
-            nodes.iter().all(|node| node.log().contains("the log lost its end"))
+            nodes.iter().all(|node| node.log().contains("log truncated"))
         })
         .await;
         let afterwards = send(&one.client("alice"), "bob", texts("afterwards", count_afterwards)).await;

@@ -478,7 +478,7 @@ on_each_database! {
         eventually("a new epoch", LIMIT, || async {
             database.number("SELECT COUNT(*) FROM epochs").await == 1
         }).await;
-        eventually("the node has noticed", LIMIT, || async { server.log().contains("the log lost its end") }).await;
+        eventually("the node has noticed", LIMIT, || async { server.log().contains("log truncated") }).await;
         let new = send(&server.client("alice"), "new", 40).await;
         let last = server.client("alice").send("bob", "the-end", None).await.unwrap()["_id"].as_i64().unwrap();
         for (door, watched) in Door::ALL.into_iter().zip(watching) {
