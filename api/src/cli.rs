@@ -52,11 +52,11 @@ pub enum Command {
         /// With `down`: go on although the log holds messages, which are lost
         #[arg(long)]
         discard_messages: bool,
-        /// With `down`: give an adopted table of the seed's back with all messages, although its columns have no place
+        /// With `down`: give an adopted legacy table back with all messages, although its columns have no place
         /// for the keys, content types and read marks since then, which are lost
         #[arg(long, conflicts_with = "discard_messages")]
         discard_log: bool,
-        /// With `check` and `up`: new names for the ids of a table of the seed's that are no user ids; a line is
+        /// With `check` and `up`: new names for the ids of a legacy table that are no user ids; a line is
         /// `old,new`, and the lines that `check` lists need only the new ones
         #[arg(long, value_name = "FILE")]
         map_ids: Option<PathBuf>,

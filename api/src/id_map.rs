@@ -1,4 +1,4 @@
-//! The file of `--map-ids`: new names for users whose ids in the seed's table are no user ids.
+//! The file of `--map-ids`: new names for users whose ids in the legacy table are no user ids.
 //!
 //! A line is `old,new`. The old id is as it is, up to the last comma, or quoted and escaped as in JSON, which is how
 //! `migrate check` lists ids: its lines need only the new names.

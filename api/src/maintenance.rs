@@ -22,10 +22,10 @@ use crate::{
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MigrateAction {
-    /// Say what `up` and `serve` would refuse, what is odd about a table of the seed's, and what adopting it means; exit
+    /// Say what `up` and `serve` would refuse, what is odd about a legacy table, and what adopting it means; exit
     /// code 3 when something is refused
     Check,
-    /// Apply what is pending; adopt a table of the seed's (MySQL and MariaDB), or go on with that
+    /// Apply what is pending; adopt a legacy table (MySQL and MariaDB), or go on with that
     Up,
     /// Undo all; an adopted table is given back
     Down,
@@ -111,7 +111,7 @@ async fn fill_received_at(database: &Database) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says what `migrate up` and `serve` would refuse, and what adopting a table of the seed's means. `Ok(false)` when
+/// Says what `migrate up` and `serve` would refuse, and what adopting a legacy table means. `Ok(false)` when
 /// something is refused.
 pub async fn check_migration(config: Config, ids: IdMap) -> anyhow::Result<bool> {
     if let Some(missing) = missing_file(&config)? {
@@ -147,7 +147,7 @@ pub async fn check_migration(config: Config, ids: IdMap) -> anyhow::Result<bool>
             Ok(!is_refused && !report.is_refused())
         }
         None => {
-            text += "there is no table of the seed's to adopt\n";
+            text += "there is no legacy table to adopt\n";
             tell(&text)?;
             Ok(!is_refused)
         }

@@ -77,7 +77,7 @@ impl Flavor {
         }
     }
 
-    /// The type that CAST makes a number of, for a column that is unsigned in the seed's table.
+    /// The type that CAST makes a number of, for a column that is unsigned in the legacy table.
     pub(crate) fn integer(self) -> &'static str {
         match self {
             Self::Sqlite => "INTEGER",

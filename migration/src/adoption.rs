@@ -1,9 +1,9 @@
-//! Adopts the table `messages` of the seed's system with its rows, and gives it back.
+//! Adopts the legacy table `messages` with its rows, and gives it back.
 //!
 //! MySQL and MariaDB commit every statement of DDL by itself, and a million rows fit into no transaction, so the work
 //! is a row of steps, each of which can be interrupted anywhere and repeated. The table `adoption` says how far it is.
 //!
-//! - **The door is closed first.** One atomic RENAME moves the seed's table aside and puts an empty table in its place
+//! - **The door is closed first.** One atomic RENAME moves the legacy table aside and puts an empty table in its place
 //!   that has none of its columns. From then on every INSERT of an old client fails, whatever its `sql_mode`, and a
 //!   version of this program that knows no adoption finds a table `messages` that is not its own, and refuses.
 //!   Not taken: new columns without a default (a client that is not strict inserts all the same), a trigger (needs a
@@ -14,7 +14,7 @@
 //!   was there before is dropped after that.
 //!
 //! The way back is the same: head and bookkeeping go in one transaction, which stops every writer; rows go over in
-//! steps; one RENAME opens the door on the seed's table, made by the statement that was kept.
+//! steps; one RENAME opens the door on the legacy table, made by the statement that was kept.
 //!
 //! Altering the table in place was refused: it copies the table too, in one statement that says nothing of its
 //! progress and begins anew when it is interrupted, and meanwhile the table is neither the one nor the other.
@@ -50,7 +50,7 @@ pub(crate) const ADOPTED: &str = "m20261125_000003_adopt_seed_table";
 
 /// The one row of it says how far an adoption is, and what to give back.
 pub(crate) const RECORD: &str = "adoption";
-/// The seed's table, while it is not in its place.
+/// The legacy table, while it is not in its place.
 const SEED: &str = "messages_seed";
 /// Our table, while it is not in its place.
 const OURS: &str = "messages_adopted";
@@ -58,7 +58,7 @@ const OURS: &str = "messages_adopted";
 const CLOSED: &str = "messages_closed";
 const CLOSED_COLUMN: &str = "closed_for_adoption";
 
-/// The columns of the seed's table.
+/// The columns of the legacy table.
 const COLUMNS: [&str; 6] = ["_id", "sender_id", "reciver_id", "sent_at", "recived_at", "data"];
 
 /// How far the adoption of a table is, or its way back.
@@ -70,9 +70,9 @@ enum State {
     Clearing,
     /// Whatever stands beside the table now is somebody else's.
     Adopted,
-    /// The adoption is taken back before it was done: the seed's table is still whole.
+    /// The adoption is taken back before it was done: the legacy table is still whole.
     Cancelling,
-    /// Rows go back to the seed's table.
+    /// Rows go back to the legacy table.
     Returning,
     /// Everything goes.
     Discarding,
@@ -104,7 +104,7 @@ impl State {
 #[derive(Clone, Debug)]
 struct Record {
     state: State,
-    /// The statement that made the seed's table.
+    /// The statement that made the legacy table.
     definition: String,
     /// The last number that was given out, once the table is closed. No number at or below it is drawn again.
     line: Option<i64>,
@@ -127,7 +127,7 @@ enum Shape {
 /// What there is to do before the schema can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// No table of the seed's is or was here.
+    /// No legacy table is or was here.
     None,
     /// One waits to be adopted.
     Waiting,
@@ -229,7 +229,7 @@ pub(crate) async fn check(
     check::examine(&sql, table, options, ids).await.map(Some)
 }
 
-/// Gives the seed's table back, from wherever the adoption is. `Ok(false)` where none was adopted.
+/// Gives the legacy table back, from wherever the adoption is. `Ok(false)` where none was adopted.
 pub(crate) async fn give_back(session: &DatabaseTransaction, options: DownOptions) -> Result<bool> {
     if session.get_database_backend() != DbBackend::MySql {
         return Ok(false);

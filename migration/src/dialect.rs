@@ -59,7 +59,7 @@ impl Dialect {
         ColumnDef::new(name).big_integer().not_null().take()
     }
 
-    /// Whole seconds since 1970, as the seed's table has them.
+    /// Whole seconds since 1970, as the legacy table has them.
     pub(crate) fn seconds(&self, name: &'static str) -> ColumnDef {
         ColumnDef::new(name).unsigned().not_null().take()
     }

@@ -42,7 +42,7 @@ pub enum Error {
     )]
     InTheWay { table: &'static str },
 
-    #[error("there is no table of the seed's whose ids could get other names (--map-ids)")]
+    #[error("there is no legacy table whose ids could get other names (--map-ids)")]
     NobodyToName,
 
     #[error(
@@ -58,7 +58,7 @@ pub enum Error {
     SeedChanged { found: i64, expected: i64 },
 
     #[error(
-        "a table of the seed's is adopted half-way ({0}): run `chat-system migrate up`, which goes on, or \
+        "a legacy table is adopted half-way ({0}): run `chat-system migrate up`, which goes on, or \
          `chat-system migrate down`, which gives it back"
     )]
     AdoptionUnfinished(String),
@@ -67,14 +67,14 @@ pub enum Error {
     DownInterrupted,
 
     #[error(
-        "the log holds {events} events since the table was adopted, whose keys, content types and read marks the seed's \
+        "the log holds {events} events since the table was adopted, whose keys, content types and read marks the original system's \
          table has no columns for; nothing was changed, --discard-log gives the table back without them, with all \
          messages"
     )]
     LosesLog { events: i64 },
 
     #[error(
-        "the message {id} does not fit into the seed's table, whose _id is INT UNSIGNED; nothing was changed, \
+        "the message {id} does not fit into the legacy table, whose _id is INT UNSIGNED; nothing was changed, \
          --discard-messages destroys the log and its messages for good"
     )]
     IdTooLarge { id: i64 },

@@ -14,7 +14,7 @@
 //! - **Old and new together.** A migration whose name says `expand` only adds what a program that does not know it
 //!   need not know: its tables, columns that may be null or have a default, its indexes. The name is what the database
 //!   keeps, so a program that is older than the schema can tell whether it may still serve. All others it refuses.
-//! - **A table of the seed's is adopted**, and given back, where somebody asks for it (module `adoption`); a server
+//! - **A legacy table is adopted**, and given back, where somebody asks for it (module `adoption`); a server
 //!   that starts never does that by itself.
 //!
 //! Everything takes the caller's [`DatabaseConnection`], pool or not. Handing over a connection that is used for
@@ -105,19 +105,19 @@ pub async fn check_same_version(db: &DatabaseConnection) -> Result<()> {
 }
 
 /// Applies what is pending and gives its names. Safe to run at once from many replicas, and again after it was
-/// interrupted. With nothing pending it only reads. A table of the seed's is refused.
+/// interrupted. With nothing pending it only reads. A legacy table is refused.
 pub async fn up(db: &DatabaseConnection) -> Result<Vec<String>> {
     go_up(db, Adopt::No).await
 }
 
-/// As [`up`], and adopts a table of the seed's where there is one; goes on with an adoption that was interrupted. `ids`
+/// As [`up`], and adopts a legacy table where there is one; goes on with an adoption that was interrupted. `ids`
 /// are new names for users whose ids there are no user ids.
 pub async fn up_adopting(db: &DatabaseConnection, ids: &IdMap) -> Result<Vec<String>> {
     adoption::refuse_other_names(db, ids).await?;
     go_up(db, Adopt::Yes(ids)).await
 }
 
-/// Says what adopting the table of the seed's would mean; `None` where there is none. Writes nothing.
+/// Says what adopting the legacy table would mean; `None` where there is none. Writes nothing.
 pub async fn check_adoption(
     db: &DatabaseConnection,
     options: CheckOptions,
@@ -132,7 +132,7 @@ pub async fn check_adoption(
     turn.end(outcome).await
 }
 
-/// All that [`up_adopting`] refuses before it looks at the table of the seed's, which is [`check_adoption`]'s. Writes
+/// All that [`up_adopting`] refuses before it looks at the legacy table, which is [`check_adoption`]'s. Writes
 /// nothing.
 pub async fn refusals(db: &DatabaseConnection) -> Result<Vec<Error>> {
     let status = status(db).await?;
@@ -338,7 +338,7 @@ async fn recorded(manager: &SchemaManager<'_>) -> Result<Vec<String>, DbErr> {
 }
 
 impl Status {
-    /// Whether the messages of before were adopted with a table of the seed's.
+    /// Whether the messages of before were adopted with a legacy table.
     pub fn is_adopted(&self) -> bool {
         self.applied.iter().any(|name| name == adoption::ADOPTED)
     }

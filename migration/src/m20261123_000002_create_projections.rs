@@ -1,8 +1,8 @@
 //! What is read: `messages`, `conversations`, `participants`, each rebuilt from the log when need be, and
 //! `checkpoints`, how far the work has come that is done outside the writer's transaction.
 //!
-//! `messages` keeps the seed's columns to the letter, misspellings included. `_id` is the position of the event that
-//! sent the message and is not counted by the table, and nothing has a default: a client of the seed's that still
+//! `messages` keeps the legacy columns to the letter, misspellings included. `_id` is the position of the event that
+//! sent the message and is not counted by the table, and nothing has a default: a client of the original system's that still
 //! inserts by itself fails loudly instead of drawing a number that the log will need.
 
 use sea_orm_migration::prelude::*;

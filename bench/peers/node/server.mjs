@@ -1,4 +1,4 @@
-// The seed's own stack: socket.io, and one INSERT a message, acknowledged after it. No login, no keys, no resume: it is
+// The original system's own stack: socket.io, and one INSERT a message, acknowledged after it. No login, no keys, no resume: it is
 // what one writes first, and as fast as it can be.
 //
 //   node server.mjs DATABASE_URL      listens on a free port of 127.0.0.1 and prints it

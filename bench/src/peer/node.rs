@@ -1,4 +1,4 @@
-//! The seed's own stack, `peers/node`.
+//! The original system's own stack, `peers/node`.
 
 use std::{fs, path::Path};
 
@@ -9,7 +9,7 @@ use super::Peer;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/node");
 
-/// On the seed's own table, which is made in this empty database.
+/// On the legacy table, which is made in this empty database.
 pub(crate) async fn node(database: &Database) -> Peer {
     let folder = Path::new(FOLDER);
     assert!(

@@ -1,4 +1,4 @@
-//! Durable, acknowledged sends, beside the seed's own stack on the same database server, and beside a server that
+//! Durable, acknowledged sends, beside the original system's own stack on the same database server, and beside a server that
 //! acknowledges at once, which shows what the load generator itself can do.
 
 use chat_tests::Server;

@@ -1,4 +1,4 @@
-//! The seed's table, its column names included: messages by the position of their event.
+//! The legacy table, its column names included: messages by the position of their event.
 
 use sea_orm::entity::prelude::*;
 

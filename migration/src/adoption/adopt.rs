@@ -75,7 +75,7 @@ async fn close(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64], ids: &I
         messages = report.messages,
         seconds = report.seconds(),
         disk_bytes = report.disk_bytes(),
-        "the table of the seed's can be adopted; that takes about so long, and so much disk"
+        "the legacy table can be adopted; that takes about so long, and so much disk"
     );
     others::refuse_connected(sql, ours).await?;
     if check::last_id(sql, "messages").await? > report.last {
@@ -118,7 +118,7 @@ async fn close(manager: &SchemaManager<'_>, sql: &Sql<'_>, ours: &[i64], ids: &I
     }
 }
 
-/// Takes the record away, and what keeps old clients out. The seed's table is in its place.
+/// Takes the record away, and what keeps old clients out. The legacy table is in its place.
 async fn forget(manager: &SchemaManager<'_>) -> Result<()> {
     drop_tables(manager, &[CLOSED, RECORD, ids::TABLE])
         .await

@@ -1,4 +1,4 @@
-//! What is odd about a table of the seed's, what becomes of it, and what has to be mended first.
+//! What is odd about a legacy table, what becomes of it, and what has to be mended first.
 //!
 //! The rows are looked at in steps, inside the database, so that this process holds numbers only. While old clients write it is a look at one table that grows.
 
@@ -101,7 +101,7 @@ impl Report {
         1 + self.messages / ROWS_IN_A_SECOND + self.bytes / BYTES_IN_A_SECOND
     }
 
-    /// About how much more disk it needs while it is at work, before the seed's table is dropped.
+    /// About how much more disk it needs while it is at work, before the legacy table is dropped.
     pub fn disk_bytes(&self) -> u64 {
         2 * self.bytes + BYTES_OF_A_ROW * self.messages
     }
@@ -395,7 +395,7 @@ const FORM: [&str; 6] = [
     "data longblob",
 ];
 
-/// Compares the table with the one that the seed's document makes, and looks for what hangs on it.
+/// Compares the table with the one that the original document makes, and looks for what hangs on it.
 async fn form(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
     let of_table = format!("table_schema = DATABASE() AND table_name = '{table}'");
     let mut add = |verdict, text: &str, examples| report.findings.extend(list_of(verdict, text, examples));
@@ -412,7 +412,7 @@ async fn form(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
     let strange = columns.iter().filter(|column| !FORM.contains(&column.as_str()));
     add(
         Verdict::Refused,
-        "columns are not as in the seed's table, and would be lost: drop them, or give them the seed's form",
+        "columns are not as in the legacy table, and would be lost: drop them, or give them that form",
         strange.cloned().collect(),
     );
     let missing = FORM
@@ -420,7 +420,7 @@ async fn form(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
         .filter(|column| !columns.iter().any(|found| found == *column));
     add(
         Verdict::Refused,
-        "columns of the seed's table are missing",
+        "columns of the legacy table are missing",
         missing.map(ToString::to_string).collect(),
     );
     let engine: Vec<String> = sql
@@ -447,7 +447,7 @@ async fn form(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
         .await?;
     add(
         Verdict::Refused,
-        "unique keys are not in the seed's table, and cannot be kept: drop them",
+        "unique keys are not in the legacy table, and cannot be kept: drop them",
         unique,
     );
     let key: Vec<String> = sql.column(&indexes("form = 'PRIMARY (_id)'")).await?;
@@ -465,7 +465,7 @@ async fn form(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
         .await?;
     add(
         Verdict::Adopted,
-        "indexes are not in the seed's table: they go, and come back with `migrate down`",
+        "indexes are not in the legacy table: they go, and come back with `migrate down`",
         other,
     );
     let foreign: Vec<String> = sql
@@ -489,7 +489,7 @@ async fn form(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
         .await?;
     add(
         Verdict::Refused,
-        "checks are not in the seed's table, and messages that come later may break them: drop them",
+        "checks are not in the legacy table, and messages that come later may break them: drop them",
         checks,
     );
     let partitions: Vec<String> = sql
@@ -500,7 +500,7 @@ async fn form(sql: &Sql<'_>, table: &str, report: &mut Report) -> Result<()> {
         .await?;
     add(
         Verdict::Refused,
-        "partitions are not in the seed's table, and may have no place for messages that come later: \
+        "partitions are not in the legacy table, and may have no place for messages that come later: \
          ALTER TABLE messages REMOVE PARTITIONING",
         partitions,
     );

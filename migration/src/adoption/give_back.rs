@@ -13,7 +13,7 @@ use crate::dialect::drop_tables;
 use crate::error::{During, Error, Result};
 use crate::{BOOKKEEPING, DownOptions, guard};
 
-/// The largest number that the seed's column holds.
+/// The largest number that the legacy column holds.
 const LARGEST_ID: i64 = u32::MAX as i64;
 
 /// The tables of the log; `log_head` first, so that nothing is written to what goes.
@@ -58,11 +58,11 @@ pub(super) async fn run(
     }
 }
 
-/// The seed's table is whole; it goes back to its place, and what was made of it goes.
+/// The legacy table is whole; it goes back to its place, and what was made of it goes.
 async fn cancel(manager: &SchemaManager<'_>, sql: &Sql<'_>) -> Result<()> {
     if shape(sql, "messages").await? == Shape::Closed && sql.exists(SEED).await? {
         sql.rename(&[("messages", CLOSED), (SEED, "messages")]).await?;
-        info!("the table of the seed's is in its place again");
+        info!("the legacy table is in its place again");
     }
     drop_the_log(manager).await
 }
@@ -155,12 +155,12 @@ async fn return_rows(manager: &SchemaManager<'_>, sql: &Sql<'_>, record: Record)
     if shape(sql, "messages").await? == Shape::Closed {
         fill(sql, &record).await?;
         sql.rename(&[("messages", CLOSED), (SEED, "messages")]).await?;
-        info!("the table of the seed's is in its place again");
+        info!("the legacy table is in its place again");
     }
     drop_the_log(manager).await
 }
 
-/// Makes the seed's table by the statement that made it, and puts the rows into it.
+/// Makes the legacy table by the statement that made it, and puts the rows into it.
 async fn fill(sql: &Sql<'_>, record: &Record) -> Result<()> {
     if !sql.exists(SEED).await? {
         let made = record.definition.replacen("`messages`", &format!("`{SEED}`"), 1);
@@ -210,7 +210,7 @@ async fn fill(sql: &Sql<'_>, record: &Record) -> Result<()> {
         .map(|_| ())
 }
 
-/// Drops what is of the log, the record last. `messages` is the seed's.
+/// Drops what is of the log, the record last. `messages` is the legacy table.
 async fn drop_the_log(manager: &SchemaManager<'_>) -> Result<()> {
     let operation = "drop the tables of the log";
     drop_tables(manager, &LOG).await.during(operation)?;

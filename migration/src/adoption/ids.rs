@@ -1,4 +1,4 @@
-//! Other names for users whose ids in the seed's table are no user ids.
+//! Other names for users whose ids in the legacy table are no user ids.
 //!
 //! The table `adoption_ids` keeps the names that are used, so that an adoption which was interrupted goes on with them
 //! and `down` gives every row its old name back. Only ids outside of the grammar get another name, and no two users get
@@ -69,7 +69,7 @@ fn bytes(text: &str) -> String {
     format!("x'{digits}'")
 }
 
-/// How rows of the seed's table are read while they go over.
+/// How rows of the legacy table are read while they go over.
 pub(super) struct Names {
     is_mapped: bool,
 }
@@ -89,7 +89,7 @@ impl Names {
         format!("COALESCE((SELECT i.new_id FROM {TABLE} i WHERE i.old_id = CAST({id} AS BINARY)), {id})")
     }
 
-    /// The id of a column of ours as the seed's table had it.
+    /// The id of a column of ours as the legacy table had it.
     pub(super) fn old_id(&self, column: &str) -> String {
         if !self.is_mapped {
             return column.into();

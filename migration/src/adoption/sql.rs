@@ -1,4 +1,4 @@
-//! Statements on the session that holds the turn, and the expressions that a row of the seed's is read by.
+//! Statements on the session that holds the turn, and the expressions that a row of the original system's is read by.
 
 use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement, TryGetable};
 use sea_orm_migration::{DbErr, IntoSchemaManagerConnection, SchemaManagerConnection};
@@ -8,7 +8,7 @@ use crate::error::{During, Result};
 /// Nobody serves meanwhile, who would wait as well.
 pub(super) const DDL_WAIT_S: u32 = 120;
 
-const OPERATION: &str = "work on the table of the seed's";
+const OPERATION: &str = "work on the legacy table";
 
 pub(crate) struct Sql<'c> {
     session: SchemaManagerConnection<'c>,

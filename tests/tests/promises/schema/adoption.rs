@@ -1,4 +1,4 @@
-//! A table of the seed's, made by its exact SQL, is adopted with its rows, served, and given back; interrupted anywhere.
+//! A legacy table, made by its exact SQL, is adopted with its rows, served, and given back; interrupted anywhere.
 //!
 //! `ADOPTION_ROWS=1000000` says how many rows the tables have, and `ADOPTION_FIGURES` has the binary's time and memory
 //! told.
@@ -167,7 +167,7 @@ async fn verifies(database: &Database) {
     assert!(verified.stdout.starts_with("everything agrees: "), "{verified:?}");
 }
 
-/// A client of the seed's: it logs in as the service does, and knows nothing of it.
+/// A client of the original system's: it logs in as the service does, and knows nothing of it.
 struct OldClient(MySqlConnection);
 
 impl OldClient {
@@ -512,7 +512,7 @@ async fn measured(database: &Database, arguments: &[&str]) -> String {
 
 on_database_servers! {
     /// The whole way, without an accident.
-    async fn a_table_of_the_seeds_is_adopted_served_and_given_back(kind) {
+    async fn a_legacy_table_is_adopted_served_and_given_back(kind) {
         let database = Database::fresh(kind).await;
         seed::make(&database).await;
         let count = rows();
@@ -551,7 +551,7 @@ on_database_servers! {
         let applied = measured(&database, &["migrate", "up"]).await;
         assert_eq!(applied.lines().collect::<Vec<_>>(), APPLIED.map(|name| format!("applied {name}")));
         assert_eq!(goes(&database, &["up"]).await, "nothing is pending\n");
-        assert_eq!(goes(&database, &["check"]).await, "there is no table of the seed's to adopt\n");
+        assert_eq!(goes(&database, &["check"]).await, "there is no legacy table to adopt\n");
         assert_eq!(differing(&database, "messages", i64::MAX).await, 0);
         let head = "SELECT COUNT(*) FROM log_head WHERE oldest = 1 AND position = floor AND position = ";
         assert_eq!(database.number(&format!("{head}{line}")).await, 1);
@@ -669,10 +669,10 @@ on_database_servers! {
         for point in [
             Point::at("writers are stopped", "RENAME TABLE `messages` TO `messages_adopted`",
                 "SELECT COUNT(*) FROM adoption WHERE state = 'returning'"),
-            Point::at("the seed's table is made", "CREATE TABLE `messages_seed`", table("messages_seed")),
+            Point::at("the legacy table is made", "CREATE TABLE `messages_seed`", table("messages_seed")),
             Point::in_step_after("some rows are back", 10, count),
             Point::in_step_after("most rows are back", 66, count),
-            Point::at("the seed's table is back", "RENAME TABLE `messages` TO `messages_closed`",
+            Point::at("the legacy table is back", "RENAME TABLE `messages` TO `messages_closed`",
                 "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = DATABASE() \
                 AND table_name = 'messages' AND column_name = 'sender_id' AND (SELECT state FROM adoption) = 'returning'"),
         ] {
@@ -750,14 +750,14 @@ on_database_servers! {
                 "DELETE FROM messages WHERE sent_at = 1", "1 rows have _id 0, which is no position in a log: give them another one (_id 0)"),
             ("INSERT INTO messages VALUES (NULL, 'user2', 'user1', 1, NULL, REPEAT('x', 17000000))",
                 "DELETE FROM messages WHERE sent_at = 1", "1 rows have more than 16 MiB of data"),
-            ("ALTER TABLE messages ADD COLUMN room INT", "ALTER TABLE messages DROP COLUMN room", "1 columns are not as in the seed's table"),
+            ("ALTER TABLE messages ADD COLUMN room INT", "ALTER TABLE messages DROP COLUMN room", "1 columns are not as in the legacy table"),
             ("ALTER TABLE messages MODIFY sender_id VARCHAR(64) NOT NULL", "ALTER TABLE messages MODIFY sender_id VARCHAR(32) NOT NULL",
                 "(sender_id varchar(64) not null)"),
-            ("ALTER TABLE messages ADD UNIQUE (sent_at, _id)", "ALTER TABLE messages DROP INDEX sent_at", "1 unique keys are not in the seed's table"),
+            ("ALTER TABLE messages ADD UNIQUE (sent_at, _id)", "ALTER TABLE messages DROP INDEX sent_at", "1 unique keys are not in the legacy table"),
             ("ALTER TABLE messages ADD CONSTRAINT early CHECK (sent_at < 4000000000)", "ALTER TABLE messages DROP CONSTRAINT early",
-                "1 checks are not in the seed's table, and messages that come later may break them: drop them (early)"),
+                "1 checks are not in the legacy table, and messages that come later may break them: drop them (early)"),
             ("ALTER TABLE messages PARTITION BY RANGE (_id) (PARTITION p0 VALUES LESS THAN (1000), PARTITION p1 VALUES LESS THAN (2000))",
-                "ALTER TABLE messages REMOVE PARTITIONING", "2 partitions are not in the seed's table"),
+                "ALTER TABLE messages REMOVE PARTITIONING", "2 partitions are not in the legacy table"),
             ("ALTER TABLE messages ENGINE = MyISAM", "ALTER TABLE messages ENGINE = InnoDB", "1 table is not an ordinary one on InnoDB"),
             ("CREATE TABLE attachments (message INT UNSIGNED NOT NULL, FOREIGN KEY (message) REFERENCES messages (_id))",
                 "DROP TABLE attachments", "1 foreign keys begin or end at the table"),
@@ -795,7 +795,7 @@ on_database_servers! {
     }
 
     /// Where there is no table to adopt, `check` says what `up` refuses as well.
-    async fn what_up_refuses_without_a_table_of_the_seeds_is_refused_by_the_check(kind) {
+    async fn what_up_refuses_without_a_legacy_table_is_refused_by_the_check(kind) {
         let database = Database::fresh(kind).await;
         for table in ["outbox", "checkpoints"] {
             database.execute(&format!("CREATE TABLE {table} (x INT)")).await;
@@ -1054,14 +1054,14 @@ on_database_servers! {
         assert_eq!(differing(&database, "messages", i64::MAX).await, 0);
     }
 
-    /// A table that lacks a column of the seed's is named by `check`, as it is refused by `up`.
+    /// A table that lacks a column of the original system's is named by `check`, as it is refused by `up`.
     async fn a_table_that_lacks_a_column_is_refused_by_the_check(kind) {
         let database = Database::fresh(kind).await;
         seed::make(&database).await;
         database.execute("ALTER TABLE messages RENAME COLUMN recived_at TO received_at").await;
         let checked = migrate(&database, &["check"]).await;
         assert_eq!(checked.code, 3, "{checked:?}");
-        assert!(checked.stdout.contains("REFUSED: 1 columns of the seed's table are missing (recived_at"), "{checked:?}");
+        assert!(checked.stdout.contains("REFUSED: 1 columns of the legacy table are missing (recived_at"), "{checked:?}");
     }
 
     async fn an_empty_table_and_the_largest_number_are_adopted(kind) {
@@ -1082,7 +1082,7 @@ on_database_servers! {
         }
         server.stop().await;
         verifies(&database).await;
-        refuses(&database, &["down", "--discard-log"], "the message 4294967296 does not fit into the seed's table").await;
+        refuses(&database, &["down", "--discard-log"], "the message 4294967296 does not fit into the legacy table").await;
         assert_eq!(differing(&database, "messages", 4_294_967_294).await, 0);
         verifies(&database).await;
     }
